@@ -1,0 +1,73 @@
+"""A worker's frames as the replies that they report, and its failures as exceptions.
+
+Decisions only: nothing here waits, and nothing here knows of trio.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from . import _wire
+from ._errors import RemoteError, RemoteTraceback
+from ._pickling import SegmentsCutError
+from ._worker import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._engine import Reply
+
+
+def reply(kind: int, number: int, seconds: float, load: Callable[..., Any], *source: Any) -> Reply:
+    """Return the reply that a RESULT, ERROR or SKIPPED frame reports.
+
+    ``load(*source)`` unpickles its body. What it raises becomes a `RemoteError`, whatever it is:
+    unpickling runs code of the apps, and no signal handler can raise in the tasks that
+    call this, because they are protected from `KeyboardInterrupt`.
+
+    Raises:
+        SegmentsCutError: the worker ended in the middle of a large reply.
+    """
+    if kind == _wire.SKIPPED:
+        return number, None, None, None
+    try:
+        value = load(*source)
+        if kind == _wire.ERROR:
+            return number, seconds, _raised(*value), None
+    except SegmentsCutError:
+        raise
+    except BaseException as error:
+        return number, seconds, _not_unpickled("the result", error), None
+    return number, seconds, None, value
+
+
+def _raised(text: str, kind: str, remote: str, pickled: bytes | None) -> BaseException:
+    """Return the exception to raise for one that was raised in the worker."""
+    cause = RemoteTraceback(remote)
+    error: object = None
+    if pickled is not None:
+        try:
+            error = pickle.loads(pickled)
+        except BaseException as second:
+            text += f" (it cannot be unpickled: {qualified(type(second))}: {second})"
+        else:
+            if not isinstance(error, Exception):
+                text += f" (it unpickles to a {qualified(type(error))})"
+    if not isinstance(error, Exception):
+        error = RemoteError(text, type_name=kind, remote_traceback=remote)
+    # Not by assignment, which an exception that is a frozen dataclass forbids.
+    vars(BaseException)["__cause__"].__set__(error, cause)
+    return error
+
+
+def _not_unpickled(what: str, error: BaseException) -> RemoteError:
+    kind = qualified(type(error))
+    failure = RemoteError(
+        f"{what} cannot be unpickled: {kind}: {error}",
+        type_name=kind,
+        remote_traceback="".join(traceback.format_exception(error)),
+    )
+    failure.__cause__ = error if isinstance(error, Exception) else None
+    return failure

@@ -1,0 +1,252 @@
+"""What a request calls: app paths and actions, and which action a function stands for.
+
+Decisions only: nothing here waits, and nothing here knows of trio.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import sys
+from dataclasses import dataclass
+from operator import attrgetter
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING
+
+from ._app import check_app
+from ._errors import AppNotFoundError
+from ._pickling import PROTOCOL
+from ._wire import TARGET_LIMIT
+from ._worker import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+REMEMBERED_LIMIT = 1000
+"""Names of actions may come from outside: what is remembered must not grow with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppPath:
+    """Where workers import an app from."""
+
+    module: str
+    qualname: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.qualname}"
+
+    def loaded(self) -> type | None:
+        """Return the class if this process has imported it already; never import it."""
+        try:
+            found: object = attrgetter(self.qualname)(sys.modules[self.module])
+        except (KeyError, AttributeError):
+            return None
+        return found if isinstance(found, type) else None
+
+    @classmethod
+    def of(cls, app: object) -> AppPath:
+        """Return the path of an app given as a class or as ``"module:Class"``.
+
+        Raises:
+            TypeError: it is neither, or the class lacks one of an app's three methods.
+            ValueError: the text does not parse, or the class cannot be imported.
+        """
+        if isinstance(app, str):
+            return cls._parsed(app)
+        if not isinstance(app, type):
+            raise TypeError(
+                f"an app is given as a class or as 'module:Class', not as {app!r}"
+                + (f"; give the class {type(app).__qualname__}" if _is_app(type(app)) else "")
+            )
+        check_app(app)
+        path = cls(app.__module__, app.__qualname__)
+        if path.loaded() is not app:
+            raise ValueError(
+                f"app {path} cannot be imported by a worker: no such name leads to it; "
+                "define the class at the top level of a module"
+            )
+        return path
+
+    @classmethod
+    def _parsed(cls, text: str) -> AppPath:
+        module, colon, qualname = text.partition(":")
+        parts = [*module.split("."), *qualname.split(".")]
+        if not colon or not all(part.isidentifier() for part in parts):
+            raise ValueError(f"app path must read 'module:Class', was {text!r}")
+        return cls(module, qualname)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """What a request calls: an action of an app, or a plain function.
+
+    Attributes:
+        app: the app's index in the pool; None for a plain function, which any worker runs.
+        path: the app's path.
+        action: the name of the action or function.
+        wire: what the worker knows it by: a pickled (app, action), or the function.
+        owner: the app's class where the caller named the action by its function.
+    """
+
+    app: int | None
+    path: AppPath | None
+    action: str
+    wire: bytes
+    owner: type | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}.{self.action}" if self.path else self.action
+
+
+class Targets:
+    """Finds what a pool's callers mean, and remembers it."""
+
+    def __init__(self, apps: Iterable[AppPath]) -> None:
+        self._apps = tuple(apps)
+        self._by_function: dict[Callable[..., Any], Target] = {}
+        self._by_name: dict[tuple[object, str], Target] = {}
+
+    def named(self, app: object, action: str) -> Target:
+        """Return the target of an app, a class or ``"module:Class"``, and an action.
+
+        Raises:
+            AppNotFoundError: the pool has no such app.
+            ValueError: the action's name has a leading underscore.
+        """
+        try:
+            return self._by_name[app, action]
+        except (KeyError, TypeError):
+            pass
+        path = AppPath.of(app)
+        if not isinstance(action, str):
+            raise TypeError(f"action must be the name of a method, was {action!r}")
+        if path not in self._apps:
+            raise AppNotFoundError(f"{path} is not an app of this pool, which has {self._listed()}")
+        target = self._action(self._apps.index(path), action)
+        if len(self._by_name) < REMEMBERED_LIMIT:
+            self._by_name[app, action] = target
+        return target
+
+    def of_function(self, function: Callable[..., Any]) -> tuple[Target, tuple[Any, ...]]:
+        """Return the target that a function stands for, and arguments to put first.
+
+        A function that is an attribute of exactly one app stands for that app's action.
+        Any other is itself the target. What is pickled by value, as a `functools.partial`,
+        becomes an argument of a function that calls it.
+
+        Raises:
+            AppNotFoundError: it is a method of an app that the pool does not have.
+            TypeError: it cannot be run in a worker.
+            ValueError: it is a private method, or an action of several apps.
+        """
+        try:
+            return self._by_function[function], ()
+        except KeyError:
+            pass
+        except TypeError:  # does not hash
+            return self._remembered(call), (function,)
+        if isinstance(function, (FunctionType, BuiltinFunctionType, type)):
+            return self._remembered(function), ()
+        self._check_callable(function)
+        return self._remembered(call), (function,)
+
+    def _remembered(self, function: Callable[..., Any]) -> Target:
+        target = self._by_function.get(function)
+        if target is None:
+            self._check_callable(function)
+            target = self._app_action(function) or self._plain(function)
+            if len(self._by_function) < REMEMBERED_LIMIT:
+                self._by_function[function] = target
+        return target
+
+    def _app_action(self, function: Callable[..., Any]) -> Target | None:
+        found = [
+            (index, name, owner)
+            for index, path in enumerate(self._apps)
+            if (owner := path.loaded()) is not None
+            for name in dir(owner)
+            if _is_attribute(owner, name, function)
+        ]
+        if not found:
+            self._check_not_foreign(function)
+            return None
+        if len({index for index, _, _ in found}) > 1:
+            calls = " or ".join(
+                f'execute({owner.__qualname__}, "{name}", ...)' for _, name, owner in found
+            )
+            raise ValueError(f"{function.__qualname__} is an action of several apps: call {calls}")
+        index, name, owner = found[0]
+        return self._action(index, name, owner)
+
+    def _action(self, index: int, action: str, owner: type | None = None) -> Target:
+        if action.startswith("_"):
+            raise ValueError(
+                f"action {action!r} of {self._apps[index]} has a leading underscore: "
+                "it is private to its app"
+            )
+        wire = pickle.dumps((index, action), PROTOCOL)
+        if len(wire) > TARGET_LIMIT:
+            raise ValueError(f"action must be a name, was {len(action)} characters long")
+        return Target(index, self._apps[index], action, wire, owner)
+
+    def _plain(self, function: Callable[..., Any]) -> Target:
+        name = getattr(function, "__qualname__", repr(function))
+        try:
+            wire = pickle.dumps(function, PROTOCOL)
+        except Exception as error:
+            raise TypeError(
+                f"function {name} cannot be imported by a worker ({error}); "
+                "define it at the top level of a module"
+            ) from error
+        return Target(None, None, name, wire)
+
+    @staticmethod
+    def _check_callable(function: object) -> None:
+        name = getattr(function, "__qualname__", repr(function))
+        if not callable(function):
+            hint = '; to name an action, use execute(app, "action", ...)'
+            raise TypeError(f"the first argument must be a function, was {function!r}{hint}")
+        if isinstance(function, MethodType) and _is_app(type(function.__self__)):
+            raise TypeError(
+                f"{name} is bound to an instance in this process, but the pool has instances "
+                f"of its own in its workers: call run_sync({name}, ...) with the function of "
+                "the class"
+            )
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{name} is an async function; workers run synchronous code: "
+                f"write it with def, or await it in this process"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{name} is a generator function, whose results come one by one: "
+                f"use stream({name}, ...) instead of run_sync"
+            )
+
+    def _check_not_foreign(self, function: Callable[..., Any]) -> None:
+        """Refuse a method of an app that is not in the pool: it would run without a self."""
+        qualname = getattr(function, "__qualname__", "")
+        owner = AppPath(str(function.__module__), qualname.rpartition(".")[0]).loaded()
+        if owner is not None and _is_app(owner) and not isinstance(function, type):
+            raise AppNotFoundError(
+                f"{qualname} is an action of {AppPath(owner.__module__, owner.__qualname__)}, "
+                f"which is not an app of this pool; it has {self._listed()}"
+            )
+
+    def _listed(self) -> str:
+        return ", ".join(map(str, self._apps)) or "no apps"
+
+
+def _is_attribute(owner: type, name: str, function: object) -> bool:
+    found = inspect.getattr_static(owner, name)
+    return found is function or (isinstance(found, staticmethod) and found.__func__ is function)
+
+
+def _is_app(cls: type) -> bool:
+    try:
+        check_app(cls)
+    except TypeError:
+        return False
+    return True
