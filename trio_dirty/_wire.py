@@ -1,0 +1,81 @@
+"""Frames: what a pool and a worker say to each other, as bytes.
+
+Both sides use it; it imports nothing of trio and does no I/O.
+
+Each frame is a header and a body of at most `BODY_LIMIT` bytes. A frame that is marked
+`LARGE` is followed by pickled segments, outside of any frame, as many bytes as its
+body's last eight say.
+
+======== ========================= =====================================================
+to the worker
+----------------------------------------------------------------------------------------
+kind     body                      meaning
+======== ========================= =====================================================
+REQUEST  target, pickled arguments execute it, in the order of arrival
+WITHDRAW                           answer this request with SKIPPED if it has not begun
+CLOSE                              call ``close()`` of every app, then exit
+======== ========================= =====================================================
+
+======== ========================= =====================================================
+to the pool
+----------------------------------------------------------------------------------------
+READY                              every app has booted
+FAILED   pickled text              an app could not boot; the worker exits
+RESULT   pickled value             what the action returned
+ERROR    pickled `RemoteFailure`   what the action raised
+SKIPPED                            the request was withdrawn before it had begun
+CLOSED   pickled texts             tracebacks of ``close()`` methods; the worker exits
+======== ========================= =====================================================
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._pickling import Segment
+
+HEADER = struct.Struct("<IBxHfQ")
+"""Length of the body; kind; length of the target in it; seconds of execution; number."""
+
+BODY_LIMIT = 1 << 18
+"""No small pickle is longer than two of pickle's frames, and no target than one."""
+
+TARGET_LIMIT = 1 << 15
+"""Longer targets travel with the arguments."""
+
+_SIZE = struct.Struct("<Q")
+
+REQUEST, WITHDRAW, CLOSE = 1, 2, 3
+READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED = 16, 17, 18, 19, 20, 21
+LARGE = 128
+
+
+def frame(
+    kind: int, number: int = 0, body: bytes = b"", *, target: bytes = b"", seconds: float = 0.0
+) -> bytes:
+    """Return the bytes of a frame whose pickle is small."""
+    return HEADER.pack(len(target) + len(body), kind, len(target), seconds, number) + target + body
+
+
+def large_frame(
+    kind: int,
+    number: int,
+    segments: Sequence[Segment],
+    *,
+    target: bytes = b"",
+    seconds: float = 0.0,
+) -> list[Segment]:
+    """Return the frame and the segments that follow it."""
+    size = sum(map(len, segments))
+    head = frame(kind | LARGE, number, _SIZE.pack(size), target=target, seconds=seconds)
+    return [head, *segments]
+
+
+def large_size(body: bytes | memoryview) -> int:
+    """Return how many bytes of segments follow this body of a large frame."""
+    size: int = _SIZE.unpack_from(body, len(body) - _SIZE.size)[0]
+    return size
