@@ -1,0 +1,132 @@
+"""The contract of engines: what starts workers and carries frames to and from them.
+
+An engine is small on purpose. It knows nothing of routing, queues or retries; it starts
+one worker, moves frames, and tells when and how the worker ended. The contract suite in
+``tests/test_engine_contract.py`` runs against each implementation.
+"""
+
+from __future__ import annotations
+
+import signal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._worker import EXIT_LINK_LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from ._pickling import Segment
+    from ._targets import AppPath
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a worker is to be.
+
+    Attributes:
+        slot: the index of the slot that it is for.
+        worker: its number; no other worker of the pool has it.
+        apps: the index and path of each app that it carries.
+    """
+
+    slot: int
+    worker: int
+    apps: tuple[tuple[int, AppPath], ...]
+
+    def importable(self) -> list[tuple[int, str, str]]:
+        """Return the apps in the form that workers take."""
+        return [(index, path.module, path.qualname) for index, path in self.apps]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended.
+
+    Attributes:
+        pid: its process.
+        exitcode: as of `multiprocessing.Process`: negative is a signal's number; None
+            where somebody else in the program has collected it.
+    """
+
+    pid: int | None
+    exitcode: int | None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} {describe_exit(self.exitcode)}"
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Say how a process died."""
+    if exitcode is None:
+        return "died; its exit code is unknown, since something else in the program collected it"
+    if exitcode < 0:
+        try:
+            return f"was killed by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            return f"was killed by signal {-exitcode}"
+    if exitcode == EXIT_LINK_LOST:
+        return f"exited with code {exitcode}, having lost its socket to the pool"
+    return f"exited with code {exitcode}"
+
+
+Reply: TypeAlias = tuple[int, "float | None", "BaseException | None", Any]
+"""A worker's answer to a request: the request's number; how many seconds it was executed,
+None if it was skipped and so never began; the exception to raise in the caller, or None;
+the result. A plain tuple, because one is made for every request."""
+
+
+class Worker(ABC):
+    """One worker, from its start to its exit."""
+
+    pid: int | None = None
+
+    @abstractmethod
+    async def wait_ready(self) -> None:
+        """Wait until every app has booted.
+
+        Raises:
+            AppLoadError: one could not, or the worker ended first.
+        """
+
+    @abstractmethod
+    async def send(self, frames: Sequence[Segment]) -> None:
+        """Send whole frames, in order, after those sent before.
+
+        Returns without an error if the worker has ended: `receive` tells. To be called by
+        one task at a time. Cancelled in the middle, it leaves the worker unusable.
+        """
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Reply]:
+        """Wait for replies; return at least one, or none when the worker has ended.
+
+        All that the worker had written before its end is returned first. By the end is
+        meant its exit: whatever is nothing but silent has not ended.
+        """
+
+    @abstractmethod
+    def exit(self) -> Exit:
+        """Return how the worker ended. To be called when `receive` has returned nothing."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Have the worker end at once, whatever it is doing. Does not wait."""
+
+
+class Engine(ABC):
+    """Starts workers."""
+
+    @abstractmethod
+    def start(self, blueprint: Blueprint) -> AbstractAsyncContextManager[Worker]:
+        """Return a block in which a worker lives.
+
+        Entering it starts the worker and does not wait for it. When the block is left the
+        worker has ended: killed, unless it has been told to close and has done so.
+        """
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the time in seconds on the clock that durations are measured by."""

@@ -1,0 +1,179 @@
+"""The pool's end of a worker's socket: frames out, replies in."""
+
+from __future__ import annotations
+
+import pickle
+import select
+from typing import TYPE_CHECKING
+
+import trio
+
+from . import _wire
+from ._pickling import SegmentReader, SegmentsCutError
+from ._replies import reply
+from ._threads import UNLIMITED, yield_lock
+from ._wire import HEADER
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from ._engine import Reply
+    from ._pickling import Segment
+
+HEADER_SIZE, unpack_header = HEADER.size, HEADER.unpack_from
+
+AT_ONCE = 1 << 19
+"""A send() does not return at the end of the socket's buffer as long as the worker keeps on
+reading: 200 MB took 230 ms in one call. This many bytes take less than one."""
+
+
+class FrameSocket:
+    """The pool's end of a worker's socket.
+
+    One task may send and another receive. What is large is received and unpickled in a
+    thread, while other workers' replies are being settled.
+    """
+
+    def __init__(self, sock: socket.socket, closing_failed: Callable[[str], object]) -> None:
+        """``closing_failed`` is called with the traceback of each ``close()`` that raised."""
+        self._socket = sock
+        self._closing_failed = closing_failed
+        self._buffer = bytearray(2 * _wire.BODY_LIMIT)
+        self._view = memoryview(self._buffer)
+        # Invariant: _buffer[:_end] has been received and holds no whole frame, unless
+        # _large_arrived: then it begins with a large one.
+        self._end = 0
+        self._large_arrived = False
+
+    async def receive_boot_report(self) -> str | None:
+        """Receive the one frame that a worker sends before it is given requests.
+
+        Returns:
+            Why the apps could not boot, or nothing if they did; None at the end of the socket.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            if not self._receive_nowait():
+                return None
+            if self._end >= HEADER_SIZE:
+                length, kind, _, _, _ = unpack_header(self._view)
+                if self._end == HEADER_SIZE + length:
+                    self._end = 0
+                    body = self._view[HEADER_SIZE : HEADER_SIZE + length]
+                    return "" if kind == _wire.READY else str(pickle.loads(body))
+
+    async def send(self, frames: Sequence[Segment]) -> None:
+        """Send small frames in one go, and large segments as they are.
+
+        Returns also when nobody reads any more: `receive` tells.
+        """
+        sock = self._socket
+        for data in _joined(frames):
+            left: Segment = data
+            while True:
+                try:
+                    sent = sock.send(left if len(left) <= AT_ONCE else left[:AT_ONCE])
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(sock)
+                    continue
+                except OSError:
+                    return  # it has ended
+                if sent == len(left):
+                    break
+                left = memoryview(left)[sent:]
+                await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> Sequence[Reply]:
+        """Wait for replies; return all that are there, and none at the end of the socket."""
+        while not self._large_arrived:
+            await trio.lowlevel.wait_readable(self._socket)
+            if not self._receive_nowait():
+                return ()
+            if replies := self._parse():
+                return replies
+        return await self._receive_large()
+
+    def _receive_nowait(self) -> bool:
+        """Receive what is there; return False at the end of the socket."""
+        try:
+            received = self._socket.recv_into(self._view[self._end :] if self._end else self._view)
+        except BlockingIOError:
+            return True
+        except OSError:  # ECONNRESET: it died with requests unread; an end like any other
+            return False
+        self._end += received
+        return received > 0
+
+    def _parse(self) -> list[Reply]:
+        """Take the whole small frames off the buffer, up to a large one."""
+        view, end = self._view, self._end
+        replies: list[Reply] = []
+        start = 0
+        while end - start >= HEADER_SIZE:
+            length, kind, _, seconds, number = unpack_header(view, start)
+            stop = start + HEADER_SIZE + length
+            if stop > end:
+                break
+            if kind & _wire.LARGE:
+                self._large_arrived = True
+                break
+            body = view[start + HEADER_SIZE : stop]
+            start = stop
+            if kind == _wire.CLOSED:
+                for text in pickle.loads(body):
+                    self._closing_failed(text)
+            else:
+                replies.append(reply(kind, number, seconds, pickle.loads, body))
+        self._end = end - start
+        if start and start != end:
+            view[: self._end] = bytes(view[start:end])
+        return replies
+
+    async def _receive_large(self) -> Sequence[Reply]:
+        """Receive and unpickle, in a thread, the large reply that the buffer begins with."""
+        view = self._view
+        length, kind, _, seconds, number = unpack_header(view)
+        body = HEADER_SIZE + length
+        size = _wire.large_size(view[HEADER_SIZE:body])
+        head_end = min(body + size, self._end)
+        reader = SegmentReader(bytes(view[body:head_end]), size, self._receive_in_thread)
+        self._end -= head_end
+        view[: self._end] = bytes(view[head_end : head_end + self._end])
+        try:
+            self._large_arrived = False
+            # When the pool is cancelled, the worker's end shuts the socket down, which ends
+            # the thread.
+            large = await trio.to_thread.run_sync(
+                reply,
+                kind & ~_wire.LARGE,
+                number,
+                seconds,
+                reader.load,
+                abandon_on_cancel=True,
+                limiter=UNLIMITED,
+            )
+        except SegmentsCutError:
+            return ()
+        return [large, *self._parse()]
+
+    def _receive_in_thread(self, buffer: memoryview) -> int:
+        sock = self._socket
+        if len(buffer) <= _wire.BODY_LIMIT:
+            yield_lock()
+        while True:
+            try:
+                return sock.recv_into(buffer[:AT_ONCE])
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(sock, select.POLLIN)
+                poll.poll()
+            except OSError:
+                return 0
+
+
+def _joined(frames: Sequence[Segment]) -> Sequence[Segment]:
+    """Join small frames, so that they cost one system call; leave large segments alone."""
+    if len(frames) > 1 and sum(map(len, frames)) <= _wire.BODY_LIMIT:
+        return [b"".join(frames)]
+    return frames

@@ -1,0 +1,288 @@
+"""The engine whose workers are processes.
+
+The life of a worker is two tasks in a nursery: one runs trio-parallel's long job, from
+the start of the process to its reaping; the other waits for the process to exit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import socket
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import trio
+import trio_parallel
+
+from ._engine import Blueprint, Engine, Exit, Reply, Worker, describe_exit
+from ._errors import AppLoadError, DirtyError
+from ._frames import FrameSocket
+from ._handshake import Connection, accept_worker, private_listener
+from ._log import logger
+from ._nursery import open_service_nursery
+from ._threads import UNLIMITED
+from ._worker import serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from multiprocessing.process import BaseProcess
+
+    from ._pickling import Segment
+
+if sys.platform == "win32":
+    raise ImportError("trio_dirty runs its workers on Linux and macOS; on Windows it has no engine")
+
+EXIT_SECONDS = 1.0
+"""How long a process may take to exit after its apps are closed: time for exit handlers,
+but not for threads that an action has left behind."""
+
+STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
+"""Starting more interpreters side by side than this makes none of them ready earlier."""
+
+
+class ProcessEngine(Engine):
+    """Starts each worker as one long job of a trio-parallel process of its own."""
+
+    def __init__(self) -> None:
+        if multiprocessing.current_process().daemon:
+            raise DirtyError(
+                "a pool cannot be opened here: this process is a daemonic child, which may have "
+                "no children. In a script, call trio.run() under `if __name__ == '__main__':`, "
+                "because workers import the script again. Under Hypercorn, set daemon = false "
+                "in its TOML file, or use -w 0, or hypercorn.trio.serve in your own trio.run()"
+            )
+        self._starts = trio.CapacityLimiter(STARTS_AT_ONCE)
+
+    def now(self) -> float:
+        """Return `time.perf_counter`."""
+        return time.perf_counter()
+
+    @asynccontextmanager
+    async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
+        """Return a block in which a worker process lives."""
+        async with open_service_nursery() as nursery:
+            worker = ProcessWorker(blueprint, self._starts, nursery)
+            try:
+                yield worker
+            finally:
+                with trio.CancelScope(shield=True):
+                    await worker.end()
+
+
+class ProcessWorker(Worker):
+    """A worker process, and the pool's end of its socket."""
+
+    def __init__(
+        self, blueprint: Blueprint, starts: trio.CapacityLimiter, nursery: trio.Nursery
+    ) -> None:
+        self._blueprint = blueprint
+        self._starts = starts
+        self._nursery = nursery
+        # Cancelling this one has trio-parallel kill the process. It is shielded, because the
+        # process must be dead before trio-parallel waits for it: see `_watch`.
+        self._job = trio.CancelScope(shield=True)
+        self._job_failure = ""
+        self._job_ended: trio.Event | None = None
+        # The job's end cancels this one: nobody will connect any more.
+        self._connecting = trio.CancelScope()
+        self._connection: Connection | None = None
+        self._frames: FrameSocket
+        self._exited = trio.Event()
+        self._exitcode: int | None = None
+
+    # From start to end
+
+    async def wait_ready(self) -> None:
+        """Start the process, and wait until it has connected and booted its apps."""
+        try:
+            await self._connect()
+        except OSError as error:
+            raise AppLoadError(
+                f"the worker of slot {self._blueprint.slot} could not start: {error}"
+            ) from error
+        slot = self._blueprint.slot
+        report = await self._frames.receive_boot_report()
+        if report is None:
+            await self._wait_exit()
+            raise AppLoadError(
+                f"the worker of slot {slot} could not boot: {self.exit()} while it was loading "
+                "its apps"
+            )
+        if report:
+            raise AppLoadError(f"the apps of slot {slot} could not boot:\n\n{report}")
+
+    async def _connect(self) -> None:
+        with private_listener() as (address, listener):
+            token = secrets.token_bytes(32)
+            async with self._starts:
+                self._job_ended = trio.Event()
+                self._nursery.start_soon(self._run_job, address, token)
+                with self._connecting:
+                    self._connection = await accept_worker(listener, token)
+        if self._connection is None:
+            raise self._never_connected()
+        self._frames = FrameSocket(self._connection.socket, self._log_closing)
+        _never_block_on(self._connection.process)
+        self.pid = self._connection.process.pid
+        self._nursery.start_soon(self._watch, self._connection)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_job(self, address: str, token: bytes) -> None:
+        assert self._job_ended is not None
+        blueprint = self._blueprint
+        arguments = address, token, blueprint.slot, blueprint.worker, blueprint.importable()
+        try:
+            with self._job:
+                async with trio_parallel.open_worker_context(grace_period=EXIT_SECONDS) as context:
+                    await context.run_sync(
+                        serve, *arguments, kill_on_cancel=True, limiter=UNLIMITED
+                    )
+        # Of the errors only the text is kept: they refer to the process and its pipes.
+        except trio_parallel.BrokenWorkerError as error:
+            process = error.args[-1]
+            self._job_failure = f"process {process.pid} {describe_exit(process.exitcode)}"
+        except Exception as error:
+            self._job_failure = f"its job raised {error!r}"
+            logger.exception(
+                "slot %d: worker %d failed", self._blueprint.slot, self._blueprint.worker
+            )
+        finally:
+            self._connecting.cancel()
+            self._job_ended.set()
+
+    def _never_connected(self) -> AppLoadError:
+        return AppLoadError(
+            f"the worker of slot {self._blueprint.slot} could not start: {self._job_failure} "
+            "before it had connected to the pool. Its own output tells more. Each worker "
+            "imports the program's main module again, so a script must call trio.run() under "
+            "`if __name__ == '__main__':`"
+        )
+
+    @trio.lowlevel.enable_ki_protection
+    async def _watch(self, connection: Connection) -> None:
+        """Wait for the process to exit: the end of its socket may be long in coming.
+
+        A child that an action has forked holds the socket open, and also trio-parallel's
+        pipe and multiprocessing's sentinel. Only a process descriptor tells the truth.
+        """
+        process = connection.process
+        assert process.pid is not None
+        with trio.CancelScope(shield=True):  # `end` sees to it that it comes
+            fd = _open_pidfd(process.pid)
+            if fd is None:
+                await trio.lowlevel.wait_readable(process.sentinel)
+            else:
+                try:
+                    await trio.lowlevel.wait_readable(fd)
+                    self._exitcode = _peek_exitcode(fd)
+                finally:
+                    os.close(fd)
+        if self._exitcode is None:
+            self._exitcode = process.exitcode
+        if sys.platform == "linux":
+            # What has been written can still be read, and behind it there is an end, even
+            # while a forked child has the socket. Elsewhere this would drop what is unread.
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+        self._job.cancel()
+        if self._exitcode is None and self._job_ended is not None:
+            # Reaped by the thread in which trio-parallel waits for an orderly end, and not
+            # told by it yet; or by something else in the program, and never to be told.
+            with trio.move_on_after(EXIT_SECONDS, shield=True):
+                await self._job_ended.wait()
+            self._exitcode = process.exitcode
+        self._exited.set()
+
+    async def end(self) -> None:
+        """Kill the process, unless it has exited, and wait until nothing of it is left."""
+        if self._job_ended is None:
+            return
+        self.kill()
+        if self._connection is not None:
+            await self._exited.wait()
+        await self._job_ended.wait()
+        if self._connection is not None:
+            trio.lowlevel.notify_closing(self._connection.socket)
+            self._connection.close()
+            self._connection.process.close()
+
+    def kill(self) -> None:
+        """Send SIGKILL, through the handle that owns the process."""
+        if self._connection is not None:
+            self._connection.process.kill()
+        else:
+            self._job.cancel()
+
+    def exit(self) -> Exit:
+        """Return the exit code."""
+        return Exit(self.pid, self._exitcode)
+
+    def _log_closing(self, text: str) -> None:
+        logger.error(
+            "slot %d: close() raised in worker %d, process %d:\n%s",
+            self._blueprint.slot,
+            self._blueprint.worker,
+            self.pid,
+            text,
+        )
+
+    async def _wait_exit(self) -> None:
+        """Wait for the exit that follows the end of the socket, and see to it."""
+        with trio.move_on_after(EXIT_SECONDS):
+            await self._exited.wait()
+        if not self._exited.is_set():
+            self.kill()
+            await self._exited.wait()
+
+    # Frames
+
+    async def send(self, frames: Sequence[Segment]) -> None:
+        """Send frames; if the worker has ended, drop them."""
+        await self._frames.send(frames)
+
+    async def receive(self) -> Sequence[Reply]:
+        """Wait for replies; once the socket has ended, wait for the exit and return none."""
+        replies = await self._frames.receive()
+        if not replies:
+            await self._wait_exit()
+        return replies
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """Return a process descriptor; None on other systems, and when descriptors have run out."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return os.pidfd_open(pid)
+    return None
+
+
+def _peek_exitcode(pidfd: int) -> int | None:
+    """Return the exit code, and leave the process to be reaped by its owner."""
+    try:
+        status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if status is None:
+        return None
+    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
+def _never_block_on(process: BaseProcess) -> None:
+    """Have trio-parallel not block the loop on a worker that has closed its descriptors.
+
+    It takes an end of its pipe and of the sentinel for the exit, and joins the process. An
+    action that closes all descriptors does that to a process which lives on, and is of no
+    more use.
+    """
+    join = process.join
+
+    def kill_and_join(timeout: float | None = None) -> None:
+        if timeout is None:
+            process.kill()
+        join(timeout)
+
+    process.join = kill_and_join  # type: ignore[method-assign]  # this one process only

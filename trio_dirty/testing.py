@@ -1,0 +1,307 @@
+"""Simulated workers, for the tests of programs that use a pool, and for this library's own.
+
+With ``open_pool(..., engine=SimEngine())`` the apps run in the same process, on trio's clock:
+under `trio.testing.MockClock` a test of hours of work takes milliseconds. Everything but
+the processes and sockets is the real thing: routing, queues, ledgers, pickling, and the
+code that executes requests in a worker. Synchronous code takes no virtual time of its own;
+how long an action takes, and what goes wrong, is what a `Plan` says, or what the test
+does by hand with `SimEngine.crash`, `SimEngine.stall` and `SimEngine.resume`.
+
+Where trio's scheduler is seeded, as Hypothesis and pytest-trio do it, the same seed gives
+the same run, event for event.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from . import _wire
+from ._engine import Blueprint, Engine, Exit, Reply, Worker
+from ._errors import AppLoadError
+from ._info import WorkerInfo, current_worker
+from ._nursery import open_service_nursery
+from ._replies import reply
+from ._wire import HEADER
+from ._worker import Apps, Outbox, answer, traceback_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from ._pickling import Segment
+
+__all__ = ["Boot", "Call", "Plan", "SimEngine", "Turn"]
+
+FIRST_PID = 1 << 22
+"""Larger than any process number of Linux, so that no test can signal a real process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """How the boot of a simulated worker goes.
+
+    Attributes:
+        seconds: how long it takes; `math.inf` never ends.
+        exitcode: the worker dies at the end of it, with this code; None: it does not.
+        error: the boot fails with this text; None: it does not.
+    """
+
+    seconds: float = 0.0
+    exitcode: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as a plan sees it when it begins.
+
+    Attributes:
+        slot, worker: who executes it.
+        app: the index of the app; None for a plain function.
+        action: the name of the action or function.
+        args, kwargs: what it is called with.
+    """
+
+    slot: int
+    worker: int
+    app: int | None
+    action: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How the execution of a request goes.
+
+    Attributes:
+        seconds: how long it takes; `math.inf` never ends.
+        exitcode: the worker dies at the end of it, with this code, and does not answer;
+            None: it answers.
+    """
+
+    seconds: float = 0.0
+    exitcode: int | None = None
+
+
+class Plan:
+    """Says how boots and executions go. Override what should not go smoothly and at once."""
+
+    def boot(self, slot: int, worker: int) -> Boot:
+        """Return how the boot of this worker goes."""
+        return Boot()
+
+    def turn(self, call: Call) -> Turn:
+        """Return how the execution of this request goes."""
+        return Turn()
+
+
+class SimEngine(Engine):
+    """Starts simulated workers, on trio's clock and in this process.
+
+    Args:
+        plan: how boots and executions go; None: smoothly and at once.
+    """
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        self._plan = Plan() if plan is None else plan
+        self._workers: dict[int, SimWorker] = {}
+
+    def now(self) -> float:
+        """Return `trio.current_time`."""
+        return trio.current_time()
+
+    def crash(self, slot: int, exitcode: int = -9) -> bool:
+        """Have the slot's present worker die now; return whether there was one."""
+        worker = self._workers.get(slot)
+        if worker is None:
+            return False
+        worker.die(exitcode)
+        return True
+
+    def stall(self, slot: int) -> bool:
+        """Have the slot's present worker make no progress, as SIGSTOP does.
+
+        Returns:
+            Whether there was a worker.
+        """
+        worker = self._workers.get(slot)
+        if worker is None:
+            return False
+        if worker.stalled is None:
+            worker.stalled = trio.Event()
+        return True
+
+    def resume(self, slot: int) -> bool:
+        """Let a stalled worker go on; return whether there was one."""
+        worker = self._workers.get(slot)
+        if worker is None or worker.stalled is None:
+            return False
+        worker.stalled.set()
+        worker.stalled = None
+        return True
+
+    @asynccontextmanager
+    async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
+        """Return a block in which a simulated worker lives."""
+        async with open_service_nursery() as nursery:
+            worker = SimWorker(blueprint, self._plan)
+            self._workers[blueprint.slot] = worker
+            nursery.start_soon(worker.run)
+            try:
+                yield worker
+            finally:
+                worker.kill()
+                if self._workers.get(blueprint.slot) is worker:
+                    del self._workers[blueprint.slot]
+
+
+class SimWorker(Worker):
+    """A simulated worker: one task, that boots and then executes request after request."""
+
+    def __init__(self, blueprint: Blueprint, plan: Plan) -> None:
+        self.pid: int | None = FIRST_PID + blueprint.worker
+        self.stalled: trio.Event | None = None
+        self._blueprint = blueprint
+        self._plan = plan
+        self._life = trio.CancelScope()
+        self._exit: Exit | None = None
+        self._boot_error: str | None = None
+        self._ready = False
+        self._closing = False
+        self._inbox: deque[tuple[int, bytes | None, bytes]] = deque()
+        self._replies: list[Reply] = []
+        # The worker's task, and the one that receives, look again when something has changed.
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # The pool's side
+
+    async def wait_ready(self) -> None:
+        """Wait until the plan's boot has ended."""
+        while not self._ready:
+            if self._boot_error is not None:
+                raise AppLoadError(
+                    f"the apps of slot {self._blueprint.slot} could not boot:\n\n{self._boot_error}"
+                )
+            if self._exit is not None:
+                raise AppLoadError(
+                    f"the worker of slot {self._blueprint.slot} could not boot: {self._exit} "
+                    "while it was loading its apps"
+                )
+            await self._changed.park()
+
+    async def send(self, frames: Sequence[Segment]) -> None:
+        """Put the frames into the worker's inbox."""
+        await trio.lowlevel.checkpoint()
+        data = memoryview(b"".join(frames))
+        while data and self._exit is None:
+            length, kind, target_length, _, number = HEADER.unpack_from(data)
+            body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
+            if kind == _wire.CLOSE:
+                self._closing = True
+            elif kind == _wire.WITHDRAW:
+                self._inbox = deque(
+                    (other, None if other == number else target, pickled)
+                    for other, target, pickled in self._inbox
+                )
+            else:
+                pickled = body[target_length:]
+                if kind & _wire.LARGE:
+                    size = _wire.large_size(body)
+                    pickled, data = data[:size], data[size:]
+                self._inbox.append((number, bytes(body[:target_length]), bytes(pickled)))
+        self._changed.unpark_all()
+
+    async def receive(self) -> Sequence[Reply]:
+        """Wait for replies."""
+        await trio.lowlevel.checkpoint()
+        while not self._replies and self._exit is None:
+            await self._changed.park()
+        replies, self._replies = self._replies, []
+        return replies
+
+    def exit(self) -> Exit:
+        """Return how the worker ended."""
+        assert self._exit is not None
+        return self._exit
+
+    def kill(self) -> None:
+        """End the worker as SIGKILL does."""
+        self.die(-9)
+
+    def die(self, exitcode: int) -> None:
+        """End the worker now, unless it has ended."""
+        if self._exit is None:
+            self._exit = Exit(self.pid, exitcode)
+            self._life.cancel()
+            self._changed.unpark_all()
+
+    # The worker's side
+
+    async def run(self) -> None:
+        """Boot, execute requests, close."""
+        blueprint = self._blueprint
+        current_worker.set(WorkerInfo(blueprint.slot, blueprint.worker, self.pid or 0))
+        with self._life:
+            boot = self._plan.boot(blueprint.slot, blueprint.worker)
+            await trio.sleep(boot.seconds)
+            if boot.exitcode is not None:
+                self.die(boot.exitcode)
+                return
+            self._boot_error = boot.error
+            if boot.error is None:
+                try:
+                    apps = Apps(blueprint.importable())
+                except BaseException as error:
+                    self._boot_error = traceback_text(error)
+                else:
+                    self._ready = True
+                    self._changed.unpark_all()
+                    await self._execute_requests(apps)
+                    apps.close()
+            self.die(0)
+
+    async def _execute_requests(self, apps: Apps) -> None:
+        outbox = Outbox()
+        while True:
+            while not self._inbox:
+                if self._closing:
+                    return
+                await self._changed.park()
+            await self._not_stalled()
+            number, target, pickled = self._inbox.popleft()
+            turn = Turn() if target is None else self._plan.turn(self._call(target, pickled))
+            frames = answer(apps, outbox, number, target, pickled)
+            await trio.sleep(turn.seconds)
+            await self._not_stalled()
+            if turn.exitcode is not None:
+                self.die(turn.exitcode)
+                await trio.sleep_forever()
+            self._replies.append(self._reply(frames, turn.seconds))
+            self._changed.unpark_all()
+
+    async def _not_stalled(self) -> None:
+        while self.stalled is not None:
+            await self.stalled.wait()
+        # It may have died after it was woken up and before it ran.
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _call(self, target: bytes, pickled: bytes) -> Call:
+        meant = pickle.loads(target)
+        app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
+        args, kwargs = pickle.loads(pickled)
+        return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
+
+    @staticmethod
+    def _reply(frames: Sequence[Segment], seconds: float) -> Reply:
+        data = memoryview(b"".join(frames))
+        length, kind, _, _, number = HEADER.unpack_from(data)
+        body = data[HEADER.size : HEADER.size + length]
+        if kind & _wire.LARGE:
+            body = data[HEADER.size + length :]
+        return reply(kind & ~_wire.LARGE, number, seconds, pickle.loads, body)
