@@ -1,0 +1,76 @@
+"""Apps for the tests. Workers import this, so it imports neither trio nor pytest."""
+
+import os
+import time
+
+import trio_dirty
+
+LOG: list[tuple[int, int, int]] = []
+"""What began, in simulated workers."""
+
+LOG_VARIABLE = "TRIO_DIRTY_TEST_LOG"
+"""Names the file in which processes write what began."""
+
+
+def record(tag, seconds, dies=False):
+    """Begin, last, and return the tag or die. In a simulation the plan does the latter two."""
+    info = trio_dirty.worker_info()
+    if info.pid != os.getpid():
+        LOG.append((info.slot, info.worker, tag))
+        return tag
+    # Appended to a file, it survives the death of the worker that wrote it.
+    fd = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND)
+    os.write(fd, f"{info.slot} {info.worker} {tag}\n".encode())
+    os.close(fd)
+    time.sleep(seconds)
+    if dies:
+        os._exit(9)
+    return tag
+
+
+class Recorder(trio_dirty.App):
+    """Records what begins."""
+
+    def work(self, tag, seconds, dies=False):
+        return record(tag, seconds, dies)
+
+
+class OtherRecorder(trio_dirty.App):
+    """A second app, so that apps take turns independently."""
+
+    def work(self, tag, seconds, dies=False):
+        return record(tag, seconds, dies)
+
+
+class Counter(trio_dirty.App):
+    """Counts, to show that state is kept."""
+
+    def init(self):
+        self.count = 0
+
+    def add(self, amount=1):
+        self.count += amount
+        return self.count
+
+    def info(self):
+        return tuple(trio_dirty.worker_info())
+
+    def echo(self, value):
+        return value
+
+    def fail(self, text):
+        raise LookupError(text)
+
+    def nap(self, seconds):
+        time.sleep(seconds)
+        return seconds
+
+
+class FailsToBoot(trio_dirty.App):
+    def init(self):
+        raise OSError("no such model")
+
+
+class DiesAtBoot(trio_dirty.App):
+    def init(self):
+        os._exit(7)

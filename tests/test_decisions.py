@@ -1,0 +1,167 @@
+"""Pure policy: routing, shares, the ledger, the window and back-off, without any I/O."""
+
+from collections import Counter
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from trio_dirty._backoff import FAILURES_LIMIT, Backoff
+from trio_dirty._ledger import AHEAD_LIMIT, Ledger, Window
+from trio_dirty._routing import Rotation, fair_share
+
+SLOTS = 5
+
+
+def request(number, app=0, size=1):
+    return SimpleNamespace(number=number, app=app, size=size)
+
+
+class RotationMachine(RuleBasedStateMachine):
+    """A rotation against its rule: the first ready slot behind the last one given."""
+
+    rotation_type = Rotation
+
+    def __init__(self):
+        super().__init__()
+        self.rotation = self.rotation_type()
+        self.ready = set()
+        self.last = None
+        self.given = Counter()
+
+    @rule(slot=st.integers(0, SLOTS - 1))
+    def toggle(self, slot):
+        if slot in self.ready:
+            self.ready.remove(slot)
+            self.rotation.remove(slot)
+        else:
+            self.ready.add(slot)
+            self.rotation.add(slot)
+        self.given.clear()
+
+    @rule()
+    def take(self):
+        slot = self.rotation.take()
+        if not self.ready:
+            assert slot is None
+            return
+        behind = [s for s in sorted(self.ready) if self.last is None or s > self.last]
+        assert slot == (behind or sorted(self.ready))[0]
+        self.last = slot
+        self.given[slot] += 1
+
+    @invariant()
+    def numbers_given_differ_by_at_most_one(self):
+        counts = [self.given[slot] for slot in self.ready]
+        assert not counts or max(counts) - min(counts) <= 1
+
+
+test_fairness_of_the_rotation = RotationMachine.TestCase
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """A ledger against a worker that takes up in order and answers before it takes up."""
+
+    ledger_type = Ledger
+
+    def __init__(self):
+        super().__init__()
+        self.lanes = 2
+        self.ledger = self.ledger_type(self.lanes)
+        self.number = 0
+        self.unbegun = []
+        self.begun = []
+
+    @rule(size=st.integers(1, 9))
+    def send(self, size):
+        self.ledger.sent(request(self.number, size=size))
+        self.unbegun.append(self.number)
+        self.number += 1
+
+    @precondition(lambda self: self.unbegun and len(self.begun) < self.lanes)
+    @rule()
+    def begin(self):
+        self.begun.append(self.unbegun.pop(0))
+
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data())
+    def answer(self, data):
+        number = data.draw(st.sampled_from(self.begun))
+        self.begun.remove(number)
+        assert self.ledger.answered(number).number == number
+
+    @rule()
+    def die(self):
+        begun, unbegun = self.ledger.settle()
+        assert set(self.begun) <= {r.number for r in begun}
+        assert len(begun) <= self.lanes
+        assert [r.number for r in [*begun, *unbegun]] == sorted([*self.begun, *self.unbegun])
+        self.begun, self.unbegun = [], []
+
+    @invariant()
+    def what_has_begun_may_have_begun(self):
+        may = [r.number for r in self.ledger.may_have_begun()]
+        assert set(self.begun) <= set(may)
+        assert len(may) == min(self.lanes, len(self.begun) + len(self.unbegun))
+        assert self.ledger.size == sum(r.size for r in self.ledger.entries.values())
+
+
+test_at_most_once_by_the_ledger = LedgerMachine.TestCase
+
+
+def test_an_answer_to_nothing_is_noticed():
+    ledger = Ledger(1)
+    ledger.sent(request(1))
+    ledger.answered(1)
+    with pytest.raises(KeyError):
+        ledger.answered(1)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), max_size=30), max_size=4),
+    st.dictionaries(st.integers(0, 2), st.integers(0, 4)),
+)
+def test_a_new_slot_takes_its_share_in_order_of_acceptance(apps, carriers):
+    numbers = iter(range(1000))
+    queues = [[request(next(numbers), app) for app in queue] for queue in apps]
+    share = fair_share(queues, carriers)
+    assert [r.number for r in share] == sorted(r.number for r in share)
+    for queue in queues:
+        for app, others in carriers.items():
+            present = [r for r in queue if r.app == app]
+            moved = [r for r in share if r in present]
+            assert len(moved) == len(present) // (others + 1)
+    assert all(r.app in carriers for r in share)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1))
+def test_the_window_is_at_least_one_and_bounded(durations):
+    window = Window()
+    assert window.ahead == 1
+    for seconds in durations:
+        window.observe(seconds)
+        assert 1 <= window.ahead <= AHEAD_LIMIT
+        if seconds >= 0.002:
+            assert window.ahead == 1, "one ahead of a long one, at once"
+
+
+def test_the_window_of_tiny_requests_is_large():
+    window = Window()
+    for _ in range(100):
+        window.observe(1e-6)
+    assert window.ahead == AHEAD_LIMIT
+
+
+def test_back_off_counts_only_workers_that_completed_nothing():
+    backoff = Backoff()
+    delays = [backoff.died(completed=0) for _ in range(FAILURES_LIMIT)]
+    assert delays[0] == 0.0
+    assert delays[-1] is None
+    assert all(b == 2 * a for a, b in pairwise(delays[1:-1]))
+    backoff = Backoff()
+    for _ in range(1000):
+        assert backoff.died(completed=1) == 0.0
+    assert backoff.died(completed=0) == 0.0
+    assert backoff.died(completed=0) > 0.0

@@ -1,0 +1,162 @@
+"""The contract of engines, held by each of them."""
+
+import pickle
+
+import pytest
+import trio
+
+from trio_dirty import AppLoadError, WorkerInfo, _wire as wire
+from trio_dirty._engine import Blueprint
+from trio_dirty._processes import ProcessEngine
+from trio_dirty._targets import AppPath
+from trio_dirty.testing import SimEngine
+
+APP = AppPath("apps", "Counter")
+
+
+@pytest.fixture(params=[ProcessEngine, SimEngine])
+def engine(request):
+    return request.param()
+
+
+def blueprint(qualname="Counter", worker=5):
+    return Blueprint(slot=3, worker=worker, apps=((0, AppPath("apps", qualname)),))
+
+
+def ask(number, action, *args):
+    target = pickle.dumps((0, action))
+    return wire.frame(wire.REQUEST, number, pickle.dumps((args, {})), target=target)
+
+
+async def answers(worker, count):
+    replies = []
+    with trio.fail_after(30):
+        while len(replies) < count:
+            batch = await worker.receive()
+            assert batch, "it ended early"
+            replies += batch
+    return replies
+
+
+async def until_end(worker):
+    replies = []
+    with trio.fail_after(30):
+        while batch := await worker.receive():
+            replies += batch
+    return replies
+
+
+async def test_requests_are_executed_in_order_by_one_instance(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(n, "add", 10) for n in range(5)])
+        await worker.send([ask(n, "add", 1) for n in range(5, 8)])
+        replies = await answers(worker, 8)
+    assert [r[0] for r in replies] == list(range(8))
+    assert [r[3] for r in replies] == [10, 20, 30, 40, 50, 51, 52, 53]
+    assert all(r[1] >= 0 and r[2] is None for r in replies)
+
+
+async def test_an_action_knows_its_worker(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "info")])
+        ((_, _, _, info),) = await answers(worker, 1)
+    assert WorkerInfo(*info) == WorkerInfo(3, 5, worker.pid)
+
+
+async def test_an_exception_is_a_reply_with_the_remote_traceback(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "fail", "lost key")])
+        ((_, _, error, _),) = await answers(worker, 1)
+    assert type(error) is LookupError
+    assert str(error) == "lost key"
+    assert "raise LookupError(text)\n" in str(error.__cause__)
+
+
+async def test_large_values_cross_in_both_directions(engine):
+    value = {"bytes": b"x" * 3_000_000, "list": list(range(100_000)), "array": bytearray(100_000)}
+    pickled = pickle.dumps(((value,), {}))
+    frames = wire.large_frame(wire.REQUEST, 7, [pickled], target=pickle.dumps((0, "echo")))
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.send, frames)
+            ((number, _, error, result),) = await answers(worker, 1)
+        await worker.send([ask(8, "add", 1)])
+        ((_, _, _, count),) = await answers(worker, 1)
+    assert (number, error, count) == (7, None, 1)
+    assert result == value
+
+
+async def test_what_is_withdrawn_before_it_begins_is_skipped(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "nap", 0.2), ask(1, "add", 1), ask(2, "add", 1)])
+        await worker.send([wire.frame(wire.WITHDRAW, 1)])
+        replies = await answers(worker, 3)
+    assert [(r[0], r[3]) for r in replies] == [(0, 0.2), (1, None), (2, 1)]
+    assert replies[1][1] is None, "a skipped request has no execution time"
+
+
+async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "add"), ask(1, "add"), wire.frame(wire.CLOSE)])
+        replies = await until_end(worker)
+        assert [r[3] for r in replies] == [1, 2]
+        assert worker.exit().exitcode == 0
+
+
+async def test_killed_it_ends_with_minus_9(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        pid = worker.pid
+        worker.kill()
+        assert await until_end(worker) == []
+        assert (worker.exit().pid, worker.exit().exitcode) == (pid, -9)
+        assert str(worker.exit()) == f"process {pid} was killed by SIGKILL"
+        assert await until_end(worker) == [], "the end stays"
+
+
+async def test_what_was_answered_before_the_end_is_read_before_it(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(n, "add") for n in range(20)])
+        first = await answers(worker, 1)
+        worker.kill()
+        replies = first + await until_end(worker)
+    assert [r[0] for r in replies] == list(range(len(replies))), "none is missing in between"
+
+
+async def test_sending_to_the_dead_is_no_error(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        worker.kill()
+        await until_end(worker)
+        await worker.send([ask(0, "add")])
+
+
+async def test_an_app_that_cannot_boot(engine):
+    async with engine.start(blueprint("FailsToBoot")) as worker:
+        with pytest.raises(AppLoadError, match="the apps of slot 3 could not boot") as caught:
+            await worker.wait_ready()
+    assert "OSError: no such model" in str(caught.value)
+
+
+async def test_leaving_the_block_early_ends_a_booting_worker(engine):
+    async with engine.start(blueprint()):
+        pass
+    async with engine.start(blueprint()) as worker:
+        with trio.move_on_after(0):
+            await worker.wait_ready()
+
+
+async def test_cancelling_the_block_ends_the_worker(engine):
+    with trio.CancelScope() as scope:
+        async with engine.start(blueprint()) as worker:
+            await worker.wait_ready()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert worker.exit().exitcode == -9
