@@ -1,0 +1,32 @@
+"""The benchmark: ``python -m benchmarks [--quick]``. Needs the extra ``bench``.
+
+The map.
+
+What is measured:
+    scenarios  the seed's six scenarios on a pool, each beside its control
+    noop       requests that do nothing, and throughput_10ms, beside the peers
+    boot       from `open_pool` to ready, and each worker's memory
+    leaving    how long leaving an idle and a busy pool takes
+    crash      from SIGKILL of a worker to its caller's error
+    loop       how long the event loop is held by large payloads
+    waiting    memory and dispatch time of requests that wait
+
+What it is measured with:
+    catalogue  the scenarios, and the seed's published figures
+    work       what workers execute; imports neither trio nor rich
+    control    bare processes that do the same work with no pool
+    load       clients that call one request after the other
+    peers      what trio_dirty is compared with, behind one interface
+    executors  `ProcessPoolExecutor`, in a process of its own
+    polling    waiting for what statistics tell
+    memory     resident memory
+    child      programs of scripts/, run as processes
+    scripts    programs whose own start or memory is measured
+    figures    percentiles, and figures with their targets
+
+What is shown and kept:
+    display    progress between measured spans
+    report     the tables
+    record     the JSON
+    cli        arguments, and which measurements they choose
+"""

@@ -1,0 +1,154 @@
+"""Arguments, and which measurements they choose."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from rich.console import Console
+
+from . import boot, noop, report, scenarios, waiting
+from .catalogue import SCENARIOS
+from .crash import measure_crash
+from .display import open_display
+from .leaving import measure_leaving
+from .loop import measure_loop
+from .record import Run, default_path, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .catalogue import Scenario
+    from .display import Display
+
+FILE_WIDTH = 130
+"""Of the tables, where the output goes to no terminal."""
+
+PARTS = ("scenarios", "noop", "boot", "leaving", "crash", "loop", "waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to run."""
+
+    parts: tuple[str, ...]
+    scenarios: tuple[Scenario, ...]
+    workers: int
+    quick: bool
+    output: Path | None
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def parse(argv: Sequence[str] | None = None) -> Choice:
+    """Return what the command line chooses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
+        "beside the peers, and the costs of starting, crashing, leaving and waiting.",
+    )
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument(
+        "scenario",
+        nargs="*",
+        metavar="SCENARIO",
+        help=f"only these, and no other measurement unless --only: {', '.join(names)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="all in less than a minute")
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, help="measure this part; may be repeated"
+    )
+    parser.add_argument("--workers", type=_count, default=4, help="default: 4")
+    parser.add_argument("--clients", type=_count, help="of scenarios; default: each its own")
+    parser.add_argument("--requests", type=_count, help="of scenarios; default: each its own")
+    parser.add_argument(
+        "--output", type=Path, help="the JSON; default: benchmarks/results/<timestamp>.json"
+    )
+    args = parser.parse_args(argv)
+    if unknown := [name for name in args.scenario if name not in names]:
+        parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(names)}")
+    parts = tuple(args.only or (["scenarios"] if args.scenario else PARTS))
+    if args.scenario and "scenarios" not in parts:
+        parts = ("scenarios", *parts)
+    return Choice(
+        parts=parts,
+        scenarios=tuple(
+            scenario.changed(quick=args.quick, clients=args.clients, requests=args.requests)
+            for scenario in SCENARIOS
+            if not args.scenario or scenario.name in args.scenario
+        ),
+        workers=args.workers,
+        quick=args.quick,
+        output=args.output,
+    )
+
+
+async def measure(choice: Choice, run: Run, display: Display) -> None:
+    """Measure what is chosen, one thing at a time."""
+    workers, quick = choice.workers, choice.quick
+    for part in PARTS:
+        if part not in choice.parts:
+            continue
+        match part:
+            case "scenarios":
+                for scenario in choice.scenarios:
+                    stage = display.stage(scenario.name, scenarios.STEPS)
+                    run.scenarios.append(
+                        await scenarios.run_scenario(scenario, workers=workers, stage=stage)
+                    )
+            case "noop":
+                effort = noop.QUICK if quick else noop.FULL
+                stage = display.stage("no-op and peers", effort.steps)
+                run.peers = await noop.measure_peers(workers, effort=effort, stage=stage)
+                run.figures += noop.judge(run.peers)
+            case "boot":
+                times = 1 if quick else 10
+                stage = display.stage("boot and memory", boot.STEPS)
+                run.figures += await boot.measure_boot(workers, times=times, stage=stage)
+            case "leaving":
+                times = 2 if quick else 10
+                stage = display.stage("leaving", times)
+                run.figures += await measure_leaving(workers, times=times, stage=stage)
+            case "crash":
+                times = 5 if quick else 30
+                stage = display.stage("crashes", times)
+                run.figures += await measure_crash(workers, times=times, stage=stage)
+            case "loop":
+                times = 2 if quick else 10
+                stage = display.stage("loop held", 2 * times + 1)
+                run.figures += await measure_loop(times=times, stage=stage)
+            case "waiting":
+                number = 10_000 if quick else 1_000_000
+                stage = display.stage("requests waiting", waiting.STEPS)
+                run.figures += await waiting.measure_waiting(workers, number=number, stage=stage)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 1 if any request of a scenario failed."""
+    choice = parse(argv)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_WIDTH)
+    started = datetime.now().astimezone().replace(tzinfo=None)
+    run = Run()
+    with open_display(console) as display:
+        trio.run(measure, choice, run, display)
+    if run.scenarios:
+        console.print(report.scenario_table(run.scenarios))
+    if run.peers:
+        console.print(report.peer_table(run.peers))
+    if run.figures:
+        console.print(report.figure_table(run.figures))
+    path = choice.output or default_path(started)
+    write(run, started, path)
+    console.print(f"written to {path}", soft_wrap=True)
+    return int(any(result.load.errors for result in run.scenarios))

@@ -1,0 +1,60 @@
+"""Clients that call one request after the other, and what became of their calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What became of a number of requests.
+
+    Attributes:
+        seconds: from the first call to the last end.
+        latencies: seconds of each request that succeeded.
+        errors: one text for each request that failed.
+    """
+
+    seconds: float
+    latencies: list[float]
+    errors: list[str]
+
+    @property
+    def rate(self) -> float:
+        """Successful requests a second."""
+        return len(self.latencies) / self.seconds
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """Divide a number into parts that differ by at most one, larger ones first."""
+    each, rest = divmod(total, parts)
+    return [each + (index < rest) for index in range(parts)]
+
+
+async def drive(call: Callable[[], Awaitable[object]], *, clients: int, requests: int) -> Load:
+    """Let each client, a task, make its share of the requests, one after the other."""
+    latencies: list[float] = []
+    errors: list[str] = []
+
+    async def client(share: int) -> None:
+        for _ in range(share):
+            began = perf_counter()
+            try:
+                await call()
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
+            else:
+                latencies.append(perf_counter() - began)
+
+    started = perf_counter()
+    async with trio.open_nursery() as nursery:
+        for share in shares(requests, clients):
+            nursery.start_soon(client, share)
+    return Load(perf_counter() - started, latencies, errors)

@@ -1,0 +1,10 @@
+"""Resident memory."""
+
+from __future__ import annotations
+
+import psutil  # type: ignore[import-untyped, unused-ignore]
+
+
+def resident(pid: int | None = None) -> int:
+    """Return the resident bytes of a process; None for this one."""
+    return int(psutil.Process(pid).memory_info().rss)

@@ -1,0 +1,57 @@
+"""The JSON: the seed's shape, and more."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .figures import Figure
+    from .noop import PeerResult
+    from .scenarios import ScenarioResult
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that one run of the benchmark measured."""
+
+    scenarios: list[ScenarioResult] = field(default_factory=list)
+    peers: list[PeerResult] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+    def record(self, started: datetime) -> dict[str, Any]:
+        """Return it as the JSON has it."""
+        return {
+            "timestamp": started.isoformat(timespec="seconds"),
+            "results": [result.record() for result in self.scenarios],
+            "measurements": {
+                "machine": {
+                    "python": platform.python_version(),
+                    "system": platform.platform(),
+                    "cores": os.cpu_count(),
+                },
+                "peers": [peer.record() for peer in self.peers],
+                "figures": [
+                    {**asdict(figure), "reached": figure.reached} for figure in self.figures
+                ],
+            },
+        }
+
+
+def default_path(started: datetime) -> Path:
+    """Return where the record of a run goes that is not told otherwise."""
+    return RESULTS / f"{started:%Y-%m-%dT%H%M%S}.json"
+
+
+def write(run: Run, started: datetime, path: Path) -> None:
+    """Write the record, and the directory that it goes to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(run.record(started), indent=1) + "\n")
