@@ -209,6 +209,11 @@ class ProcessWorker(Worker):
             trio.lowlevel.notify_closing(self._connection.socket)
             self._connection.close()
             self._connection.process.close()
+        else:
+            # A process that died between its kill and trio-parallel's look at its exit code has
+            # been reaped, but not joined: multiprocessing would keep it and its pipes until it
+            # next looks after its children.
+            multiprocessing.active_children()
 
     def kill(self) -> None:
         """Send SIGKILL, through the handle that owns the process."""
