@@ -7,6 +7,7 @@ Decide: synchronous, knows nothing of trio and does no I/O.
     _options     the options of a pool, checked
     _routing     round-robin, and the share of a slot that becomes ready
     _dispatcher  gives requests to slots, or lets them wait for one
+    _backlog     what a slot has been given and has not ended, and what is sent when
     _ledger      what a worker has been sent and may have begun; how much is sent ahead
     _backoff     when the next worker of a slot may start
     _replies     a worker's frames as results and exceptions
@@ -15,6 +16,7 @@ Decide: synchronous, knows nothing of trio and does no I/O.
 Perform: trio. Each task has one job.
     _pool        open_pool and the Pool that callers hold
     _slot        a slot's channel, its consumer, and the supervision of its workers
+    _instruments what a pool tells of what happens in it
     _request     a call, from acceptance to its outcome
     _engine      the contract of what starts workers
     _processes   the engine whose workers are processes
@@ -30,7 +32,7 @@ Child: runs in the worker, and imports nothing that imports trio.
     _app         the base class of apps
     _info        what an action can ask about its worker
 
-For tests: testing, an engine that simulates workers in the same process.
+For tests: testing, a package of its own: workers simulated in the same process.
 
 Both sides use _wire (frames), _pickling (segments) and _errors.
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         WorkerCrashedError as WorkerCrashedError,
     )
     from ._info import WorkerInfo as WorkerInfo, worker_info as worker_info
+    from ._instruments import Instrument as Instrument, Outcome as Outcome
     from ._pool import Pool as Pool, open_pool as open_pool
     from ._statistics import (
         PoolStatistics as PoolStatistics,
@@ -64,7 +67,9 @@ _HOMES = {
     "AppLoadError": "_errors",
     "AppNotFoundError": "_errors",
     "DirtyError": "_errors",
+    "Instrument": "_instruments",
     "NoWorkersAvailableError": "_errors",
+    "Outcome": "_instruments",
     "Percentiles": "_durations",
     "Pool": "_pool",
     "PoolStatistics": "_statistics",

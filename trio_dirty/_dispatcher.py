@@ -49,9 +49,9 @@ class Dispatcher:
     """
 
     def __init__(
-        self, slots: Sequence[Receiver], apps: Iterable[int], left: Callable[[], object]
+        self, slots: Sequence[Receiver], apps: Iterable[int], left: Callable[[Request], object]
     ) -> None:
-        """``left`` is called when a waiting request has left."""
+        """``left`` is called with each waiting request that has left."""
         self._left = left
         self._slots = tuple(slots)
         self._ready: set[int] = set()
@@ -86,7 +86,7 @@ class Dispatcher:
     def withdraw(self, request: Request) -> None:
         """Let go of a waiting request."""
         del self._waiting[request.app][request]
-        self._left()
+        self._left(request)
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))

@@ -109,7 +109,7 @@ class Worker(ABC):
 
     @abstractmethod
     def exit(self) -> Exit:
-        """Return how the worker ended. To be called when `receive` has returned nothing."""
+        """Return how the worker ended; its exit code is known once `receive` returns nothing."""
 
     @abstractmethod
     def kill(self) -> None:

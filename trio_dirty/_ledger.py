@@ -61,6 +61,10 @@ class Ledger(Generic[R]):
         """Return the entries that a lane may have taken up, at most one for each."""
         return list(islice(self.entries.values(), self.lanes))
 
+    def latest_begun(self) -> R | None:
+        """Return what a lane may have taken up since it answered: the last that may have begun."""
+        return next(islice(self.entries.values(), self.lanes - 1, None), None)
+
     def settle(self) -> tuple[list[R], list[R]]:
         """Empty the ledger of a dead worker: what may have begun, and what cannot have."""
         entries = list(self.entries.values())

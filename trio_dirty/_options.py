@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._instruments import Instruments
 from ._targets import AppPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._app import AppLike
+    from ._instruments import Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Options:
     workers: int
     boot_timeout: float
     grace_period: float
+    instruments: Instruments | None
 
     @classmethod
     def checked(
@@ -31,6 +34,7 @@ class Options:
         workers: int,
         boot_timeout: float | None,
         grace_period: float | None,
+        instruments: Iterable[Instrument],
     ) -> Options:
         """Return the options, or raise `TypeError` or `ValueError` that names the bad one."""
         return cls(
@@ -38,6 +42,7 @@ class Options:
             workers=_count("workers", workers),
             boot_timeout=_seconds("boot_timeout", boot_timeout, zero=False),
             grace_period=_seconds("grace_period", grace_period, zero=True),
+            instruments=Instruments.checked(instruments),
         )
 
 

@@ -12,6 +12,7 @@ import trio
 from ._dispatcher import Dispatcher
 from ._durations import Durations
 from ._engine import Engine
+from ._errors import NoWorkersAvailableError
 from ._nursery import open_service_nursery
 from ._options import Options
 from ._pickling import PROTOCOL, SmallPickler, dump_slowly
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ._app import AppLike
+    from ._instruments import Instrument, Instruments
     from ._pickling import Segment
     from ._targets import Target
 
@@ -67,6 +69,7 @@ class Pool:
         self._options = options
         self._engine = engine
         self._now = engine.now
+        self._instruments = options.instruments
         self._targets = Targets(options.apps)
         self._numbers = itertools.count()
         self._pickler = SmallPickler()
@@ -85,10 +88,11 @@ class Pool:
                 lanes=1,
                 boot_timeout=options.boot_timeout,
                 progress=self._progress,
+                instruments=options.instruments,
             )
             for index in range(options.workers)
         )
-        self._dispatcher = Dispatcher(self._slots, range(len(apps)), self._progress.unpark_all)
+        self._dispatcher = Dispatcher(self._slots, range(len(apps)), self._left)
 
     def __repr__(self) -> str:
         states = ", ".join(slot.state for slot in self._slots)
@@ -176,10 +180,30 @@ class Pool:
         if not self._open:
             raise trio.ClosedResourceError("this pool was closed")
         request = Request(target, next(self._numbers), pickled, self._now())
-        self._dispatcher.accept(request)
+        if self._instruments is None:
+            self._dispatcher.accept(request)
+        else:
+            self._accept_and_tell(request, self._instruments)
         # The one checkpoint, unless there was a thread. A caller that is cancelled already
         # leaves here, before the request can begin.
         return await trio.lowlevel.wait_task_rescheduled(request.abort)
+
+    def _accept_and_tell(self, request: Request, instruments: Instruments) -> None:
+        path = request.target.path
+        app = None if path is None else str(path)
+        instruments.request_accepted(request.number, app, request.target.action)
+        try:
+            self._dispatcher.accept(request)
+        except NoWorkersAvailableError:
+            instruments.request_ended(request.number, "unavailable")
+            raise
+
+    def _left(self, request: Request) -> None:
+        """Take note of a request whose caller has left while it waited for a slot."""
+        self._progress.unpark_all()
+        if self._instruments is not None:
+            self._instruments.request_cancelled(request.number)
+            self._instruments.request_ended(request.number, "withdrawn")
 
     async def _pickled_in_thread(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -243,6 +267,8 @@ class Pool:
             begun, unbegun = slot.let_go()
             waiting += begun + unbegun
         for request in waiting:
+            if self._instruments is not None:
+                self._instruments.request_ended(request.number, "closed")
             request.fail(trio.ClosedResourceError("this pool was closed"))
 
 
@@ -265,6 +291,7 @@ def open_pool(
     workers: int,
     boot_timeout: float | None = 60,
     grace_period: float | None = 30,
+    instruments: Iterable[Instrument] = (),
     engine: Engine | None = None,
 ) -> AbstractAsyncContextManager[Pool]:
     """Open a pool of worker processes, for the time of a block.
@@ -287,6 +314,8 @@ def open_pool(
             booted; more than 0; `math.inf` or None for no limit.
         grace_period: seconds that leaving the block may take before what is left is killed;
             0 or more; `math.inf` or None for no limit.
+        instruments: what is told of each event in the pool, in this order; see `Instrument`.
+            None of them costs nothing.
         engine: what starts workers; None for processes of this machine.
 
     Raises:
@@ -296,7 +325,11 @@ def open_pool(
         AppLoadError: a worker could not boot, on entering the block. No process is left.
     """
     options = Options.checked(
-        apps, workers=workers, boot_timeout=boot_timeout, grace_period=grace_period
+        apps,
+        workers=workers,
+        boot_timeout=boot_timeout,
+        grace_period=grace_period,
+        instruments=instruments,
     )
     if engine is None:
         engine = ProcessEngine()

@@ -8,19 +8,17 @@ channel and sends them. What they decide, they decide between two awaits.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
 
 from . import _wire
+from ._backlog import Backlog
 from ._backoff import Backoff
 from ._dispatcher import no_workers
 from ._durations import Durations
 from ._engine import Blueprint
 from ._errors import AppLoadError, DirtyError, WorkerCrashedError
-from ._ledger import AHEAD_BYTES, Ledger, Window
 from ._log import logger
 from ._request import Request, number
 from ._statistics import WorkerStatistics
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from ._dispatcher import Dispatcher
     from ._engine import Engine, Exit, Reply, Worker
+    from ._instruments import Instruments, Outcome
     from ._pickling import Segment
     from ._statistics import SlotState
     from ._targets import AppPath
@@ -61,6 +60,7 @@ class Slot:
         lanes: int,
         boot_timeout: float,
         progress: trio.lowlevel.ParkingLot,
+        instruments: Instruments | None,
     ) -> None:
         self.index = index
         self.carries = frozenset(app for app, _ in apps)
@@ -70,19 +70,13 @@ class Slot:
         self._numbers = numbers
         self._boot_timeout = boot_timeout
         self._progress = progress
+        self._instruments = instruments
         self._scope = trio.CancelScope()
         self.closed = trio.Event()
         self.has_booted = False
         self.failure: DirtyError | None = None
         self._give, self._given = trio.open_memory_channel[Request | None](math.inf)
-        # Where a request is: arriving, in the channel; then in the queue; then in the ledger;
-        # then answered. The consumer moves it on. What the channel yields and is not
-        # arriving any more has left meanwhile, and is dropped.
-        self._arriving: dict[Request, None] = {}
-        self._queue: OrderedDict[Request, None] = OrderedDict()
-        self._ledger: Ledger[Request] = Ledger(lanes)
-        self._window = Window()
-        self._notices: list[Segment] = []
+        self._backlog = Backlog(lanes, None if instruments is None else self._tell_begin)
         # The worker that requests are sent to; None while there is none.
         self._worker: Worker | None = None
         self._pid: int | None = None
@@ -93,47 +87,42 @@ class Slot:
         self.durations = Durations()
 
     def __repr__(self) -> str:
-        return (
-            f"<Slot {self.index} {self.state}, worker {self._number}: "
-            f"{len(self._queue)} queued, {len(self._ledger.entries)} sent>"
-        )
+        return f"<Slot {self.index} {self.state}, worker {self._number}: {self._backlog!r}>"
 
     # Requests come in and leave. All of this is synchronous.
 
     def give(self, request: Request) -> None:
         """Take a request on, behind those given before."""
         request.place = self
-        self._arriving[request] = None
+        self._backlog.arrive(request)
         self._give.send_nowait(request)
+        if self._instruments is not None:
+            self._instruments.request_given(request.number, self.index)
 
     def unsent(self) -> Iterable[Request]:
-        """Return the queue: what has not been sent to the worker, in order."""
-        return self._queue
+        """Return the requests that it has not sent to its worker, in order."""
+        self._take_in_all()
+        return self._backlog.unsent()
 
     def take_back(self, requests: Iterable[Request]) -> None:
-        """Let go of some of the queue."""
-        for request in requests:
-            del self._queue[request]
+        """Let go of some of the unsent ones."""
+        self._backlog.take_back(requests)
 
     def withdraw(self, request: Request) -> None:
-        """Let go of a request whose caller has left, so that it does not begin any more.
-
-        One that was sent stays in the ledger until the worker answers: it may have begun.
-        """
-        if request in self._queue:
-            del self._queue[request]
+        """Let go of a request whose caller has left, so that it does not begin any more."""
+        if self._instruments is not None:
+            self._instruments.request_cancelled(request.number)
+        self._take_in_all()
+        if self._backlog.withdraw(request):
             self._progress.unpark_all()
-        elif request in self._arriving:
-            del self._arriving[request]
-            self._progress.unpark_all()
-        elif request.number in self._ledger.entries:
-            self._notices.append(_wire.frame(_wire.WITHDRAW, request.number))
+            self._tell_end(request, "withdrawn")
+        else:
             self._wake_consumer()
 
     @property
     def busy(self) -> bool:
         """Whether anything that it was given has not ended."""
-        return bool(self._ledger.entries or self._queue or self._arriving)
+        return self._backlog.busy
 
     def close(self) -> None:
         """Have the worker close, which must be idle; give up starting one."""
@@ -145,13 +134,8 @@ class Slot:
 
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
-        self._drain_channel(self._given.statistics().current_buffer_used)
-        begun, unbegun = self._ledger.settle()
-        # Still arriving is what the channel has handed to the consumer, which has not run since.
-        unbegun += [*self._queue, *self._arriving]
-        self._queue.clear()
-        self._arriving.clear()
-        return begun, unbegun
+        self._take_in_all()
+        return self._backlog.let_go()
 
     def _wake_consumer(self) -> None:
         self._give.send_nowait(None)
@@ -165,45 +149,31 @@ class Slot:
         The one task that sends: frames of two requests never mix.
         """
         while True:
-            self._enqueue(await self._given.receive())
-            if self._arriving:
-                self._drain_channel(min(len(self._arriving), DRAIN_LIMIT))
+            await self._given.receive()
+            self._take_in(self._backlog.arrived - 1)
             while (worker := self._worker) is not None and (frames := self._next_frames()):
                 await worker.send(frames)
 
-    def _drain_channel(self, count: int) -> None:
-        # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
-        for _ in range(count):
-            self._enqueue(self._given.receive_nowait())
+    def _take_in(self, count: int) -> None:
+        """Take what is in the channel into the queue, emptying it by ``count``.
 
-    def _enqueue(self, request: Request | None) -> None:
-        if request in self._arriving:
-            del self._arriving[request]
-            self._queue[request] = None
+        Done by whoever looks at the queue first: so nothing is forgotten that the consumer has
+        not come to yet, and the channel keeps no request that has left while it was sending.
+        """
+        # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
+        for _ in range(min(count, DRAIN_LIMIT)):
+            self._given.receive_nowait()
+        self._backlog.take_in()
+
+    def _take_in_all(self) -> None:
+        self._take_in(self._given.statistics().current_buffer_used)
 
     def _next_frames(self) -> Sequence[Segment]:
-        """Decide what to send now, and enter it into the ledger."""
-        frames = self._notices
-        self._notices = []
-        queue, ledger = self._queue, self._ledger
-        entries = ledger.entries
-        limit = ledger.lanes + self._window.ahead
-        while queue and len(entries) < limit and ledger.size < AHEAD_BYTES:
-            request = next(iter(queue))
-            if request.large:
-                # While a worker executes it does not read: what exceeds the socket's buffer
-                # would block the way for notices.
-                if entries or frames:
-                    break
-                del queue[request]
-                ledger.sent(request)
-                return request.frames
-            del queue[request]
-            ledger.sent(request)
-            frames += request.frames
-        if not frames and self.state == "draining" and not queue and not entries:
-            frames.append(_wire.frame(_wire.CLOSE))
+        """Return what to send now: the last is the order to close."""
+        frames = self._backlog.next_frames()
+        if not frames and self.state == "draining" and not self._backlog.busy:
             self._worker = None
+            return [_wire.frame(_wire.CLOSE)]
         return frames
 
     # The workers
@@ -212,6 +182,8 @@ class Slot:
     async def supervise(self, dispatcher: Dispatcher) -> None:
         """Have one worker after the other, until the slot is closed or has failed."""
         backoff = Backoff()
+        if self._instruments is not None:
+            self._instruments.slot_opened(self.index, self._app_names())
         try:
             with self._scope:
                 while True:
@@ -228,31 +200,50 @@ class Slot:
                         self.state = "backing_off"
                         await trio.sleep(delay)
         finally:
+            if self._instruments is not None:
+                self._instruments.slot_closed(self.index, self.failure)
             self.closed.set()
 
     async def _run_worker(self, dispatcher: Dispatcher) -> DirtyError | None:
         """Start a worker and let it serve until it ends; return what it died of, if it did."""
         self._number = next(self._numbers)
         self._started += 1
+        if self._instruments is not None:
+            self._instruments.worker_started(self.index, self._number)
         async with self._engine.start(Blueprint(self.index, self._number, self._apps)) as worker:
             try:
                 await self._wait_ready(worker)
+                self._take_part(dispatcher, worker)
+                while replies := await worker.receive():
+                    self._settle(replies)
+                    # A result may be large, and the next reply long in coming. Freeing 200 MB
+                    # would also hold the loop for 20 ms, at a moment that nobody expects.
+                    del replies
             except AppLoadError as error:
                 logger.error("worker %d: %s", self._number, error)
                 return error
-            self._worker = worker
-            self._pid = worker.pid
-            self._window = Window()
-            self.state = "ready"
-            self.has_booted = True
-            dispatcher.ready(self)
-            self._progress.unpark_all()
-            while replies := await worker.receive():
-                self._settle(replies)
-                # A result may be large, and the next reply long in coming. Freeing 200 MB
-                # would also hold the loop for 20 ms, at a moment that nobody expects.
-                del replies
-            return self._lose_worker(dispatcher, worker.exit())
+            finally:
+                self._take_no_part(dispatcher, worker.exit())
+            return self._settle_exit(dispatcher, worker.exit())
+
+    def _take_part(self, dispatcher: Dispatcher, worker: Worker) -> None:
+        self._worker = worker
+        self._pid = worker.pid
+        self.state = "ready"
+        self.has_booted = True
+        if self._instruments is not None:
+            self._instruments.worker_ready(self.index, self._number, worker.pid)
+        dispatcher.ready(self)
+        self._progress.unpark_all()
+
+    def _take_no_part(self, dispatcher: Dispatcher, exit_: Exit) -> None:
+        if self._instruments is not None:
+            self._instruments.worker_exited(self.index, self._number, exit_.pid, exit_.exitcode)
+        if self.state in ("ready", "draining"):
+            dispatcher.lost(self)
+        self._worker = None
+        self._pid = None
+        self._progress.unpark_all()
 
     async def _wait_ready(self, worker: Worker) -> None:
         with trio.move_on_after(self._boot_timeout) as booting:
@@ -266,42 +257,41 @@ class Slot:
     def _settle(self, replies: Sequence[Reply]) -> None:
         """End the requests that have been answered, and make room for the next."""
         now = self._engine.now()
-        ledger, window = self._ledger, self._window
+        backlog = self._backlog
         for answered, seconds, error, value in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one
             # has been struck out, and not before.
-            request = ledger.answered(answered)
+            request = backlog.answered(answered, seconds)
             if seconds is not None:
-                window.observe(seconds)
                 self._completed += 1
                 self.durations.add(now - request.accepted - seconds, seconds)
             if error is None:
                 request.succeed(value)
             else:
                 request.fail(error)
-        if self._queue:
+            if self._instruments is not None:
+                ended: Outcome = "returned" if error is None else "raised"
+                self._tell_end(request, "withdrawn" if seconds is None else ended)
+                backlog.begin_next()
+        if backlog.unsent():
             self._wake_consumer()
         if self._progress:
             self._progress.unpark_all()
 
-    def _lose_worker(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError | None:
+    def _settle_exit(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError | None:
         """Settle, by the ledger, what the worker leaves. All of it is synchronous.
 
         Returns:
             What it died of, or None if it was told to close and had answered everything.
         """
-        self._worker = None
-        self._pid = None
-        dispatcher.lost(self)
-        self._progress.unpark_all()
         if self.state == "draining":
             return None
         self.state = "booting"
-        self._notices.clear()
         begun, unbegun = self.let_go()
         doing = " and ".join(str(request.target) for request in begun) or "nothing"
         for request in begun:
             self._failed += 1
+            self._tell_end(request, "crashed")
             request.fail(
                 WorkerCrashedError(
                     f"worker {self._number} of slot {self.index} died while executing {doing}: "
@@ -316,6 +306,8 @@ class Slot:
         for request in sorted(unbegun, key=number):
             if request.task is not None:
                 dispatcher.accept(request)
+            else:
+                self._tell_end(request, "withdrawn")
         text = f"worker {self._number} of slot {self.index} died while executing {doing}: {exit_}"
         logger.error("%s", text)
         return WorkerCrashedError(text, slot=self.index, pid=exit_.pid, exitcode=exit_.exitcode)
@@ -325,23 +317,34 @@ class Slot:
         self.failure = cause
         logger.error("slot %d has failed: %s", self.index, cause)
         for request in dispatcher.failed(self, cause):
+            self._tell_end(request, "unavailable")
             request.fail(no_workers(request.target, cause))
         self._progress.unpark_all()
 
+    # What it tells
+
+    def _tell_begin(self, request: Request) -> None:
+        if self._instruments is not None:
+            self._instruments.request_begun(request.number, self.index, self._number)
+
+    def _tell_end(self, request: Request, outcome: Outcome) -> None:
+        if self._instruments is not None:
+            self._instruments.request_ended(request.number, outcome)
+
+    def _app_names(self) -> tuple[str, ...]:
+        return tuple(str(path) for _, path in self._apps)
+
     def statistics(self) -> WorkerStatistics:
         """Return what the slot does at this moment."""
-        executing = self._ledger.may_have_begun()
-        ahead = islice(self._ledger.entries.values(), len(executing), None)
+        executing = self._backlog.executing()
         waiting, execution = Durations.summarise([self.durations])
         return WorkerStatistics(
             slot=self.index,
             worker=self._number,
             pid=self._pid,
             state=self.state,
-            apps=tuple(str(path) for _, path in self._apps),
-            queued=len(self._arriving)
-            + len(self._queue)
-            + sum(request.task is not None for request in ahead),
+            apps=self._app_names(),
+            queued=self._backlog.queued,
             running=len(executing),
             abandoned=sum(request.task is None for request in executing),
             completed=self._completed,

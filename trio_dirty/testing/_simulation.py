@@ -1,108 +1,40 @@
-"""Simulated workers, for the tests of programs that use a pool, and for this library's own.
-
-With ``open_pool(..., engine=SimEngine())`` the apps run in the same process, on trio's clock:
-under `trio.testing.MockClock` a test of hours of work takes milliseconds. Everything but
-the processes and sockets is the real thing: routing, queues, ledgers, pickling, and the
-code that executes requests in a worker. Synchronous code takes no virtual time of its own;
-how long an action takes, and what goes wrong, is what a `Plan` says, or what the test
-does by hand with `SimEngine.crash`, `SimEngine.stall` and `SimEngine.resume`.
-
-Where trio's scheduler is seeded, as Hypothesis and pytest-trio do it, the same seed gives
-the same run, event for event.
-"""
+"""The engine whose workers are simulated, and one such worker."""
 
 from __future__ import annotations
 
 import pickle
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from . import _wire
-from ._engine import Blueprint, Engine, Exit, Reply, Worker
-from ._errors import AppLoadError
-from ._info import WorkerInfo, current_worker
-from ._nursery import open_service_nursery
-from ._replies import reply
-from ._wire import HEADER
-from ._worker import Apps, Outbox, answer, traceback_text
+from .. import _wire
+from .._engine import Blueprint, Engine, Exit, Reply, Worker
+from .._errors import AppLoadError
+from .._info import WorkerInfo, current_worker
+from .._nursery import open_service_nursery
+from .._replies import reply
+from .._wire import HEADER
+from .._worker import Apps, Outbox, answer, traceback_text
+from ._plans import Call, Plan, Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from ._pickling import Segment
-
-__all__ = ["Boot", "Call", "Plan", "SimEngine", "Turn"]
+    from .._pickling import Segment
 
 FIRST_PID = 1 << 22
 """Larger than any process number of Linux, so that no test can signal a real process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """How the boot of a simulated worker goes.
-
-    Attributes:
-        seconds: how long it takes; `math.inf` never ends.
-        exitcode: the worker dies at the end of it, with this code; None: it does not.
-        error: the boot fails with this text; None: it does not.
-    """
-
-    seconds: float = 0.0
-    exitcode: int | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request as a plan sees it when it begins.
-
-    Attributes:
-        slot, worker: who executes it.
-        app: the index of the app; None for a plain function.
-        action: the name of the action or function.
-        args, kwargs: what it is called with.
-    """
-
-    slot: int
-    worker: int
-    app: int | None
-    action: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """How the execution of a request goes.
-
-    Attributes:
-        seconds: how long it takes; `math.inf` never ends.
-        exitcode: the worker dies at the end of it, with this code, and does not answer;
-            None: it answers.
-    """
-
-    seconds: float = 0.0
-    exitcode: int | None = None
-
-
-class Plan:
-    """Says how boots and executions go. Override what should not go smoothly and at once."""
-
-    def boot(self, slot: int, worker: int) -> Boot:
-        """Return how the boot of this worker goes."""
-        return Boot()
-
-    def turn(self, call: Call) -> Turn:
-        """Return how the execution of this request goes."""
-        return Turn()
-
-
 class SimEngine(Engine):
-    """Starts simulated workers, on trio's clock and in this process.
+    """Starts simulated workers, on trio's clock and in this process, for one pool at a time.
+
+    An action is executed at the moment at which it begins, and its result arrives after the
+    time that the plan gives it. Whatever it raises, `SystemExit` included, goes to its
+    caller and not through the test. An action that ends its process ends the test's:
+    plan a `Turn` with an exit code instead.
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
@@ -227,8 +159,7 @@ class SimWorker(Worker):
 
     def exit(self) -> Exit:
         """Return how the worker ended."""
-        assert self._exit is not None
-        return self._exit
+        return self._exit or Exit(self.pid, None)
 
     def kill(self) -> None:
         """End the worker as SIGKILL does."""
@@ -277,7 +208,7 @@ class SimWorker(Worker):
             number, target, pickled = self._inbox.popleft()
             turn = Turn() if target is None else self._plan.turn(self._call(target, pickled))
             frames = answer(apps, outbox, number, target, pickled)
-            await trio.sleep(turn.seconds)
+            await trio.sleep(turn.seconds + turn.stall)
             await self._not_stalled()
             if turn.exitcode is not None:
                 self.die(turn.exitcode)

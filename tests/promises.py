@@ -1,0 +1,313 @@
+"""The judgement of a play: one function for each promise.
+
+What is judged is what *began*, by the workers' own log, and what the pool did, by its events;
+never who resumed first, which trio shuffles. Where a promise is about time or about how
+many are sent ahead, it is judged in simulation only, where these are known exactly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import pairwise
+from typing import Any
+
+from play import APPS, SLOTS, Log
+
+AHEAD_LIMIT = 64
+FAILURES_LIMIT = 7
+
+
+def by_request(log: Log, hook: str) -> dict[int, list[tuple]]:
+    """Return the values of a hook's events by their request."""
+    found = defaultdict(list)
+    for event in log.of(hook):
+        number, *values = event.values
+        found[number].append(tuple(values))
+    return found
+
+
+def judge_order(log: Log) -> None:
+    """Each worker began a subsequence of what its slot was given, and one at a time."""
+    given = defaultdict(list)
+    for event in log.of("request_given"):
+        number, slot = event.values
+        given[slot].append(number)
+    begun = defaultdict(list)
+    for slot, worker, number in log.begun:
+        begun[slot, worker].append(number)
+    for (slot, _), numbers in begun.items():
+        rest = iter(given[slot])
+        assert all(number in rest for number in numbers), (
+            f"slot {slot} was given {given[slot]} and began {numbers}"
+        )
+    for worker, spans in log.spans.items():
+        for (_, end), (begin, _) in pairwise(spans):
+            assert begin >= end, f"worker {worker} was executing until {end} and began at {begin}"
+    executing: dict[int, int] = {}
+    for event in log.events:
+        if event.hook == "request_begun":
+            number, _, worker = event.values
+            assert worker not in executing.values(), f"worker {worker} began two at once"
+            executing[number] = worker
+        elif event.hook == "request_ended":
+            executing.pop(event.values[0], None)
+
+
+class Rotations:
+    """Follows the events, and knows whose turn it is for each app."""
+
+    def __init__(self) -> None:
+        self.ready: set[int] = set()
+        self.last: dict[Any, int] = {}
+        self.counts: dict[Any, Counter[int]] = defaultdict(Counter)
+
+    def changed(self, slot: int, is_ready: bool) -> None:
+        (self.ready.add if is_ready else self.ready.discard)(slot)
+        self.counts.clear()
+
+    def given(self, app: Any, slot: int) -> None:
+        behind = [s for s in sorted(self.ready) if s > self.last.get(app, -1)]
+        turn = (behind or sorted(self.ready))[0]
+        assert slot == turn, f"slot {slot} was given what was slot {turn}'s, of {self.ready}"
+        self.last[app] = slot
+        self.counts[app][slot] += 1
+        numbers = [self.counts[app][s] for s in self.ready]
+        assert max(numbers) - min(numbers) <= 1
+
+
+def judge_fairness(log: Log) -> None:
+    """Each request went to the first ready slot behind the one its app's last had gone to.
+
+    From which it follows that the numbers differ by at most one; that is checked as well.
+    A slot that becomes ready takes of each other's queue one of as many as share it now.
+    """
+    rotations = Rotations()
+    apps: dict[int, Any] = {}
+    waiting: dict[int, dict[int, None]] = {slot: {} for slot in range(SLOTS)}
+    homeless: dict[int, None] = {}
+    taker: int | None = None  # the slot that became ready, while it takes over
+    for event in log.events:
+        values: Any = event.values
+        if taker is not None and event.hook != "request_given":
+            rotations.changed(taker, True)
+            taker = None
+        if event.hook == "request_accepted":
+            number, app, _ = values
+            apps[number] = app
+            homeless[number] = None
+        elif event.hook == "request_given":
+            number, slot = values
+            if taker is None:
+                rotations.given(apps[number], slot)
+            assert slot in rotations.ready or slot == taker
+            homeless.pop(number, None)
+            for queue in waiting.values():
+                queue.pop(number, None)
+            waiting[slot][number] = None
+        elif event.hook in ("request_begun", "request_ended"):
+            homeless.pop(values[0], None)
+            for queue in waiting.values():
+                queue.pop(values[0], None)
+        elif event.hook == "worker_ready":
+            taker = values[0]
+            share_is_fair(log, event, waiting, homeless, rotations.ready, apps)
+        elif event.hook == "worker_exited":
+            rotations.changed(values[0], False)
+
+
+def share_is_fair(log, ready, waiting, homeless, others, apps) -> None:
+    """A slot that becomes ready takes what waits for any slot, and its share of the queues."""
+    position = log.events.index(ready)
+    taken = []
+    for event in log.events[position + 1 :]:
+        if event.hook != "request_given":
+            break
+        taken.append(event.values[0])
+    assert taken == sorted(taken), f"{taken} was taken over, which is not in order of acceptance"
+    assert set(homeless) <= set(taken), "somebody waits for a slot although one is ready"
+    for other in others:
+        for app in {apps[number] for number in waiting[other]}:
+            queue = [number for number in waiting[other] if apps[number] == app]
+            moved = len(set(queue) & set(taken))
+            # Of those that wait, some are sent ahead, which stay: at least one, if any are.
+            fair = len(queue) // (len(others) + 1)
+            assert moved <= fair
+            ahead = max([n for _, _, n in log.ahead], default=0) + 1
+            assert moved >= (len(queue) - ahead) // (len(others) + 1)
+
+
+def judge_window(log: Log) -> None:
+    """One was ahead of long requests, and never more than the limit."""
+    long: dict[int, bool] = defaultdict(lambda: True)
+    for worker, seconds, ahead in log.ahead:
+        assert ahead <= AHEAD_LIMIT
+        if long[worker]:
+            assert ahead <= 1, f"worker {worker} had {ahead} ahead of a long request"
+        long[worker] &= seconds >= 1
+
+
+def judge_one_outcome(log: Log) -> None:
+    """Each accepted request ended, once, by the log and for its caller; its result is its own."""
+    accepted = [event.values[0] for event in log.of("request_accepted")]
+    assert accepted == list(range(len(accepted)))
+    ended = by_request(log, "request_ended")
+    assert sorted(ended) == accepted
+    assert all(len(outcomes) == 1 for outcomes in ended.values())
+    expected = {
+        "returned": lambda number, outcome: outcome == number,
+        "crashed": lambda _, outcome: outcome[0] == "crashed",
+        "unavailable": lambda _, outcome: outcome == "unavailable",
+        "closed": lambda _, outcome: outcome == "closed",
+        "withdrawn": lambda *_: False,  # only what was cancelled
+    }
+    cancelled = by_request(log, "request_cancelled")
+    for number, outcomes in log.outcomes.items():
+        assert len(outcomes) == 1, f"the call of {number} ended with {outcomes}"
+        if number not in ended:
+            assert outcomes == ["closed"]
+            assert number in log.late
+        elif number in cancelled:
+            assert outcomes == ["cancelled"]
+        else:
+            ((how,),) = ended[number]
+            assert expected[how](number, outcomes[0]), f"{number} {how}, and got {outcomes[0]}"
+    closed = [number for number, ((how,),) in ended.items() if how == "closed"]
+    assert not closed or log.left in ("cancel", "grace"), "what was accepted is served"
+
+
+def judge_no_service_without_cause(log: Log) -> None:
+    """NoWorkersAvailableError came only when every slot had failed."""
+    failed = set()
+    for event in log.events:
+        if event.hook == "slot_closed" and event.values[1] is not None:
+            failed.add(event.values[0])
+        elif event.hook == "request_ended" and event.values[1] == "unavailable":
+            assert len(failed) >= SLOTS - 1, "the last slot is closed in the next moment"
+
+
+def judge_at_most_once(log: Log) -> None:
+    """No request began twice, in a worker or by the log."""
+    twice = [n for n, times in Counter(n for _, _, n in log.begun).items() if times > 1]
+    assert not twice, f"{twice} began twice"
+    begun = by_request(log, "request_begun")
+    assert all(len(times) == 1 for times in begun.values())
+    for slot, worker, number in log.begun:
+        assert begun[number] == [(slot, worker)], f"{number} began, and the pool did not know"
+
+
+def judge_nothing_lost(log: Log) -> None:
+    """A request failed by a crash only if it may have begun in the worker that died.
+
+    And of each worker that died at most one did.
+    """
+    begun = by_request(log, "request_begun")
+    exits = {event.values[1]: event.values for event in log.of("worker_exited")}
+    victims: Counter[int] = Counter()
+    for number, ((how,),) in by_request(log, "request_ended").items():
+        if how == "crashed":
+            ((slot, worker),) = begun[number]
+            victims[worker] += 1
+            assert exits[worker][3] is not None, f"worker {worker} had not died"
+            outcome = log.outcomes[number][0]
+            assert outcome in ("cancelled", ("crashed", slot, exits[worker][2]))
+    assert all(count == 1 for count in victims.values()), f"victims by worker: {victims}"
+
+
+def judge_rerouting(log: Log) -> None:
+    """What a lost slot had been given was given on in the order of acceptance."""
+    for position, event in enumerate(log.events):
+        if event.hook == "worker_exited":
+            moved = []
+            for later in log.events[position + 1 :]:
+                if later.hook == "request_given":
+                    moved.append(later.values[0])
+                elif later.hook != "request_ended":
+                    break
+            assert moved == sorted(moved), f"{moved} was given on, which is out of order"
+
+
+def judge_isolation(log: Log) -> None:
+    """Nothing that a worker executed ended otherwise than by that worker.
+
+    A request that began in a worker has its result, unless this very worker died.
+    """
+    died = {event.values[1] for event in log.of("worker_exited") if event.values[3] != 0}
+    for number, ((how,),) in by_request(log, "request_ended").items():
+        for _, worker, begun in log.begun:
+            if begun == number and how != "returned":
+                assert worker in died, f"{number} {how}, and worker {worker} was well"
+
+
+def judge_cancellation(log: Log) -> None:
+    """What had not begun when its caller left did not begin."""
+    for event in log.of("request_cancelled"):
+        (number,) = event.values
+        assert log.began_at.get(number, event.time) <= event.time
+
+
+def judge_back_off(log: Log) -> None:
+    """Workers that completed nothing made the next one wait; what served did not."""
+    worker_of = {n: worker for n, ((_, worker),) in by_request(log, "request_begun").items()}
+    served = set()
+    failures: Counter[int] = Counter()
+    exited: dict[int, float] = {}
+    for event in log.events:
+        values: Any = event.values
+        if event.hook == "request_ended" and values[1] in ("returned", "raised"):
+            served.add(worker_of[values[0]])
+        elif event.hook == "worker_exited":
+            slot, worker, *_ = values
+            failures[slot] = 0 if worker in served else failures[slot] + 1
+            exited[slot] = event.time
+        elif event.hook == "worker_started" and values[0] in exited:
+            (slot, _) = values
+            assert failures[slot] < FAILURES_LIMIT
+            wait = 0 if failures[slot] < 2 else 0.1 * 2 ** (failures[slot] - 2)
+            assert abs(event.time - exited[slot] - wait) < 1e-6, (
+                f"slot {slot} waited {event.time - exited[slot]} s after {failures[slot]} failures"
+            )
+        elif event.hook == "slot_closed" and values[1] is not None:
+            assert failures[values[0]] == FAILURES_LIMIT, "it was given up too soon"
+
+
+def judge_no_orphans(log: Log) -> None:
+    """Every worker that was started has exited, every slot is closed, and nothing came later."""
+    started = [event.values for event in log.of("worker_started")]
+    exited = [event.values[:2] for event in log.of("worker_exited")]
+    assert sorted(started) == sorted(exited)
+    assert len({worker for _, worker in started}) == len(started), "a number was used again"
+    opened = [event.values for event in log.of("slot_opened")]
+    names = tuple(f"{app.__module__}:{app.__qualname__}" for app in APPS)
+    assert opened == [(slot, names) for slot, _ in opened]
+    assert sorted(slot for slot, _ in opened) == list(range(SLOTS))
+    assert sorted(e.values[0] for e in log.of("slot_closed")) == list(range(SLOTS))
+
+
+def judge_leaving(log: Log) -> None:
+    """Leaving took no longer than its kind of leaving may."""
+    if log.left == "grace":
+        last = log.events[-1].time
+        assert last - log.left_at <= log.grace + 1e-6
+
+
+SAFETY = (
+    judge_order,
+    judge_fairness,
+    judge_one_outcome,
+    judge_no_service_without_cause,
+    judge_at_most_once,
+    judge_nothing_lost,
+    judge_rerouting,
+    judge_isolation,
+    judge_no_orphans,
+)
+"""What can be judged of any engine."""
+
+TIMING = (judge_window, judge_cancellation, judge_back_off, judge_leaving)
+"""What can be judged on virtual time only."""
+
+
+def judge(log: Log) -> None:
+    """Check all promises."""
+    for promise in (*SAFETY, *TIMING):
+        promise(log)

@@ -1,0 +1,162 @@
+"""What a slot has been given and has not ended, and what of it is sent when.
+
+Decisions only: nothing here waits, and nothing here knows of trio.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from . import _wire
+from ._ledger import AHEAD_BYTES, Ledger, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._pickling import Segment
+    from ._request import Request
+
+
+class Backlog:
+    """The requests of one slot, in the order in which it was given them.
+
+    A request *arrives*, when it is put into the slot's channel; is then *queued*; then *sent*, in
+    the ledger of the present worker; then answered. Each is in one of these places, and moves
+    on only in this order; from the queue it can also leave.
+
+    Args:
+        lanes: how many requests a worker executes at a time.
+        begun: called with each request that may have begun from now on; None for nobody.
+    """
+
+    def __init__(self, lanes: int, begun: Callable[[Request], object] | None = None) -> None:
+        self._begun = begun
+        self._arrived: list[Request] = []
+        self._queue: OrderedDict[Request, None] = OrderedDict()
+        self._ledger: Ledger[Request] = Ledger(lanes)
+        self._window = Window()
+        self._notices: list[Segment] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<Backlog: {len(self._arrived)} arrived, {len(self._queue)} queued, "
+            f"{len(self._ledger.entries)} sent>"
+        )
+
+    @property
+    def arrived(self) -> int:
+        """How many have arrived and are not queued."""
+        return len(self._arrived)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything has not ended."""
+        return bool(self._ledger.entries or self._queue or self._arrived)
+
+    @property
+    def queued(self) -> int:
+        """How many have not begun and are still awaited."""
+        ahead = islice(self._ledger.entries.values(), self._ledger.lanes, None)
+        awaited = sum(request.task is not None for request in ahead)
+        return len(self._arrived) + len(self._queue) + awaited
+
+    def executing(self) -> list[Request]:
+        """Return what may have begun: at most one for each lane."""
+        return self._ledger.may_have_begun()
+
+    def unsent(self) -> Iterable[Request]:
+        """Return the queue: what has not been sent to the worker, in order."""
+        return self._queue
+
+    # In
+
+    def arrive(self, request: Request) -> None:
+        """Note a request that is put into the channel."""
+        self._arrived.append(request)
+
+    def take_in(self) -> None:
+        """Queue what has arrived, in order.
+
+        The channel alone could not be relied on for that: what it has handed to the consumer,
+        which has not run since, is in neither of the two.
+        """
+        if self._arrived:
+            self._queue.update(dict.fromkeys(self._arrived))
+            self._arrived.clear()
+
+    # On
+
+    def next_frames(self) -> Sequence[Segment]:
+        """Decide what to send now, and enter it into the ledger."""
+        frames = self._notices
+        self._notices = []
+        queue, ledger = self._queue, self._ledger
+        entries = ledger.entries
+        limit = ledger.lanes + self._window.ahead
+        while queue and len(entries) < limit and ledger.size < AHEAD_BYTES:
+            request = next(iter(queue))
+            # While a worker executes it does not read: what exceeds the socket's buffer would
+            # block the way for notices.
+            if request.large and (entries or frames):
+                break
+            del queue[request]
+            ledger.sent(request)
+            if self._begun is not None and len(entries) <= ledger.lanes:
+                self._begun(request)
+            if request.large:
+                return request.frames
+            frames += request.frames
+        return frames
+
+    def answered(self, number: int, seconds: float | None) -> Request:
+        """Strike out and return a request that the worker has answered.
+
+        Args:
+            number: the request's.
+            seconds: how long it was executed; None if it was skipped.
+
+        Raises:
+            KeyError: the worker was sent no such request, or has answered it before.
+        """
+        request = self._ledger.answered(number)
+        if seconds is not None:
+            self._window.observe(seconds)
+        return request
+
+    def begin_next(self) -> None:
+        """Tell of the request that may have begun since one was answered."""
+        if self._begun is not None:
+            latest = self._ledger.latest_begun()
+            if latest is not None:
+                self._begun(latest)
+
+    # Out
+
+    def take_back(self, requests: Iterable[Request]) -> None:
+        """Let go of some of the queue."""
+        for request in requests:
+            del self._queue[request]
+
+    def withdraw(self, request: Request) -> bool:
+        """Let go of a request whose caller has left, so that it does not begin any more.
+
+        Returns:
+            Whether nothing of it is left. One that was sent stays in the ledger, since it
+            may have begun, until the worker has answered; the worker is to be told.
+        """
+        if request.number in self._ledger.entries:
+            self._notices.append(_wire.frame(_wire.WITHDRAW, request.number))
+            return False
+        del self._queue[request]
+        return True
+
+    def let_go(self) -> tuple[list[Request], list[Request]]:
+        """Let go of everything, with the worker: of what may have begun, and of the rest."""
+        begun, unbegun = self._ledger.settle()
+        unbegun += self._queue
+        self._queue.clear()
+        self._notices.clear()
+        self._window = Window()
+        return begun, unbegun
