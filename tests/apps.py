@@ -1,6 +1,7 @@
 """Apps for the tests. Workers import this, so it imports neither trio nor pytest."""
 
 import os
+import threading
 import time
 
 import trio_dirty
@@ -64,6 +65,26 @@ class Counter(trio_dirty.App):
     def nap(self, seconds):
         time.sleep(seconds)
         return seconds
+
+
+THREADS: list[int] = []
+"""Where probes were pickled or unpickled, in this process."""
+
+
+class Probe:
+    """Takes note of the thread in which it is pickled, and of that in which it arrives."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __reduce__(self):
+        THREADS.append(threading.get_ident())
+        return revive, (bytes(self.size),)
+
+
+def revive(content):
+    THREADS.append(threading.get_ident())
+    return Probe(len(content))
 
 
 class FailsToBoot(trio_dirty.App):

@@ -78,7 +78,9 @@ class Log(EventLog):
 
     Attributes:
         begun: what the workers say: slot, worker, tag, in the order in which each began.
-        began_at, spans: in simulation: when a tag began; and by worker when it was executing.
+        began_at: in simulation: when a tag began.
+        spans: in simulation: by worker when it was executing which tag.
+        stalled: workers that have been stopped.
         ahead: in simulation: at each beginning the worker, the seconds of the request,
             and how many had been sent ahead of it.
         outcomes: what each call ended with, by tag.
@@ -88,7 +90,8 @@ class Log(EventLog):
 
     begun: list[tuple[int, int, int]] = field(default_factory=list)
     began_at: dict[int, float] = field(default_factory=dict)
-    spans: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    spans: dict[int, list[tuple[float, float, int]]] = field(default_factory=dict)
+    stalled: set[int] = field(default_factory=set)
     ahead: list[tuple[int, float, int]] = field(default_factory=list)
     outcomes: dict[int, list[Any]] = field(default_factory=dict)
     left: str = "not"
@@ -114,7 +117,7 @@ class ScriptedPlan(Plan):
     def turn(self, call):
         tag, seconds, *dies = call.args
         now = self.log.began_at[tag] = trio.current_time()
-        self.log.spans.setdefault(call.worker, []).append((now, now + seconds))
+        self.log.spans.setdefault(call.worker, []).append((now, now + seconds, tag))
         sent = len(self.engine._workers[call.slot]._inbox)
         self.log.ahead.append((call.worker, seconds, sent))
         return Turn(seconds, exitcode=9 if dies and dies[0] else None)
@@ -150,6 +153,7 @@ class Simulation:
     unit = 1.0
 
     def __init__(self, log: Log) -> None:
+        self.log = log
         self.plan = ScriptedPlan(log)
         self.engine = self.plan.engine
 
@@ -158,6 +162,11 @@ class Simulation:
 
     def do(self, fault, pool, slot):
         getattr(self.engine, fault)(slot)
+        if fault == "stall":
+            self.log.stalled.add(pool.statistics().workers[slot].worker)
+
+
+SIGNALS = {"crash": signal.SIGKILL, "stall": signal.SIGSTOP, "resume": signal.SIGCONT}
 
 
 class Reality:
@@ -165,13 +174,12 @@ class Reality:
 
     unit = 0.005
     engine = None
-    signals = {"crash": signal.SIGKILL, "stall": signal.SIGSTOP, "resume": signal.SIGCONT}
 
     def do(self, fault, pool, slot):
         pid = pool.statistics().workers[slot].pid
         if pid is not None:
             with suppress(ProcessLookupError):  # it has died, and the pool not heard of it yet
-                os.kill(pid, self.signals[fault])
+                os.kill(pid, SIGNALS[fault])
 
 
 async def play(script, log, world):

@@ -26,6 +26,12 @@ def by_request(log: Log, hook: str) -> dict[int, list[tuple]]:
     return found
 
 
+def only(values: list[Any]) -> Any:
+    """Return the one value that there is."""
+    assert len(values) == 1, f"there should be one of {values}"
+    return values[0]
+
+
 def judge_order(log: Log) -> None:
     """Each worker began a subsequence of what its slot was given, and one at a time."""
     given = defaultdict(list)
@@ -41,7 +47,7 @@ def judge_order(log: Log) -> None:
             f"slot {slot} was given {given[slot]} and began {numbers}"
         )
     for worker, spans in log.spans.items():
-        for (_, end), (begin, _) in pairwise(spans):
+        for (_, end, _), (begin, _, _) in pairwise(spans):
             assert begin >= end, f"worker {worker} was executing until {end} and began at {begin}"
     executing: dict[int, int] = {}
     for event in log.events:
@@ -67,7 +73,7 @@ class Rotations:
 
     def given(self, app: Any, slot: int) -> None:
         behind = [s for s in sorted(self.ready) if s > self.last.get(app, -1)]
-        turn = (behind or sorted(self.ready))[0]
+        turn = min(behind or self.ready, default=None)
         assert slot == turn, f"slot {slot} was given what was slot {turn}'s, of {self.ready}"
         self.last[app] = slot
         self.counts[app][slot] += 1
@@ -152,7 +158,7 @@ def judge_one_outcome(log: Log) -> None:
     assert accepted == list(range(len(accepted)))
     ended = by_request(log, "request_ended")
     assert sorted(ended) == accepted
-    assert all(len(outcomes) == 1 for outcomes in ended.values())
+    ends = {number: only(outcomes)[0] for number, outcomes in ended.items()}
     expected = {
         "returned": lambda number, outcome: outcome == number,
         "crashed": lambda _, outcome: outcome[0] == "crashed",
@@ -169,10 +175,11 @@ def judge_one_outcome(log: Log) -> None:
         elif number in cancelled:
             assert outcomes == ["cancelled"]
         else:
-            ((how,),) = ended[number]
+            how = ends[number]
             assert expected[how](number, outcomes[0]), f"{number} {how}, and got {outcomes[0]}"
-    closed = [number for number, ((how,),) in ended.items() if how == "closed"]
-    assert not closed or log.left in ("cancel", "grace"), "what was accepted is served"
+    assert "closed" not in ends.values() or log.left in ("cancel", "grace"), (
+        "what was accepted is served"
+    )
 
 
 def judge_no_service_without_cause(log: Log) -> None:
@@ -190,7 +197,7 @@ def judge_at_most_once(log: Log) -> None:
     twice = [n for n, times in Counter(n for _, _, n in log.begun).items() if times > 1]
     assert not twice, f"{twice} began twice"
     begun = by_request(log, "request_begun")
-    assert all(len(times) == 1 for times in begun.values())
+    assert all(only(times) for times in begun.values())
     for slot, worker, number in log.begun:
         assert begun[number] == [(slot, worker)], f"{number} began, and the pool did not know"
 
@@ -203,12 +210,12 @@ def judge_nothing_lost(log: Log) -> None:
     begun = by_request(log, "request_begun")
     exits = {event.values[1]: event.values for event in log.of("worker_exited")}
     victims: Counter[int] = Counter()
-    for number, ((how,),) in by_request(log, "request_ended").items():
-        if how == "crashed":
-            ((slot, worker),) = begun[number]
+    for number, outcomes in by_request(log, "request_ended").items():
+        if only(outcomes) == ("crashed",):
+            slot, worker = only(begun[number])
             victims[worker] += 1
             assert exits[worker][3] is not None, f"worker {worker} had not died"
-            outcome = log.outcomes[number][0]
+            outcome = only(log.outcomes[number])
             assert outcome in ("cancelled", ("crashed", slot, exits[worker][2]))
     assert all(count == 1 for count in victims.values()), f"victims by worker: {victims}"
 
@@ -227,15 +234,23 @@ def judge_rerouting(log: Log) -> None:
 
 
 def judge_isolation(log: Log) -> None:
-    """Nothing that a worker executed ended otherwise than by that worker.
+    """A worker that was not stopped itself never stood still while its slot had anything to do.
 
-    A request that began in a worker has its result, unless this very worker died.
+    And what it began ended by that worker alone: with a result, unless this very worker died.
     """
     died = {event.values[1] for event in log.of("worker_exited") if event.values[3] != 0}
-    for number, ((how,),) in by_request(log, "request_ended").items():
-        for _, worker, begun in log.begun:
-            if begun == number and how != "returned":
-                assert worker in died, f"{number} {how}, and worker {worker} was well"
+    ended = by_request(log, "request_ended")
+    for _, worker, number in log.begun:
+        (how,) = only(ended[number])
+        assert how == "returned" or worker in died, f"{number} {how}; worker {worker} was well"
+    ready = {event.values[1]: event for event in log.of("worker_ready")}
+    given = {event.values: event.time for event in log.of("request_given")}
+    for worker, spans in log.spans.items():
+        free = ready[worker].time
+        for begin, end, number in spans:
+            due = max(free, given[number, ready[worker].values[0]])
+            assert worker in log.stalled or begin == due, f"{number} began {begin - due} s late"
+            free = end
 
 
 def judge_cancellation(log: Log) -> None:
@@ -247,7 +262,7 @@ def judge_cancellation(log: Log) -> None:
 
 def judge_back_off(log: Log) -> None:
     """Workers that completed nothing made the next one wait; what served did not."""
-    worker_of = {n: worker for n, ((_, worker),) in by_request(log, "request_begun").items()}
+    worker_of = {n: only(times)[1] for n, times in by_request(log, "request_begun").items()}
     served = set()
     failures: Counter[int] = Counter()
     exited: dict[int, float] = {}

@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apps
 import play
 import promises
-import pytest
 import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
+
+import trio_dirty
 
 
 def simulated(examples=100):
@@ -62,6 +64,26 @@ def test_no_orphans(script, seed):
     log = play.play_simulated(script)
     promises.judge_no_orphans(log)
     promises.judge_leaving(log)
+
+
+async def test_does_not_hold_the_loop():
+    """How long anything takes is the benchmark's to say; here, what the loop's thread does not do.
+
+    Of an argument or a result it pickles or unpickles as much as fits two of pickle's segments,
+    however large it is, and leaves the rest to a thread.
+    """
+    segments = 2 * 64 * 1024
+    async with trio_dirty.open_pool([apps.Counter], workers=1) as pool:
+        for count in (1, 10, 100, 1_000, 5_000):
+            for size in (1, 100, 10_000):
+                probes = [apps.Probe(size) for _ in range(count)]
+                apps.THREADS.clear()
+                echoed = await pool.run_sync(apps.Counter.echo, probes)
+                assert [probe.size for probe in echoed] == [size] * count
+                here = apps.THREADS.count(threading.get_ident())
+                fits = segments // size + 1
+                assert here <= 2 * min(count, fits), f"{count} of {size} bytes"
+                assert len(apps.THREADS) >= 2 * count
 
 
 @simulated()

@@ -9,7 +9,9 @@ or what the test does by hand with `SimEngine.crash`, `SimEngine.stall` and `Sim
 
 ``open_pool(..., instruments=[log])`` with an `EventLog` writes down what happened. Where
 trio's scheduler is seeded, as Hypothesis and pytest-trio do it, the same seed gives the same
-run, event for event.
+run, event for event. (One thing no seed decides: several deadlines that expire at the very
+same moment, and several tasks that one cancellation reaches, trio takes in the order of
+their memory addresses.)
 
     _plans       how boots and executions go
     _simulation  the engine, and one simulated worker
