@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import trio_dirty
+from trio_dirty import _pickling, _worker
 
 
 def log(line: str) -> None:
@@ -170,6 +171,20 @@ class Bad(trio_dirty.App):
         re.match("(a+)+$", "a" * 34 + "b")
 
     # Resources
+
+    def run_out_of_memory(self, where: str) -> None:
+        """Have the worker's own code meet the want of memory in a place."""
+
+        def fail(*_: object) -> NoReturn:
+            raise MemoryError(where)
+
+        if where == "argument":
+            vars(_pickling)["bytearray"] = fail
+        elif where == "rest of the argument":
+            vars(_pickling)["bytearray"] = fail
+            vars(_pickling)["_WASTE"] = None
+        else:
+            _worker.Outbox.error = fail  # type: ignore[method-assign]
 
     def close_descriptors(self) -> None:
         os.closerange(0, 1000)

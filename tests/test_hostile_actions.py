@@ -219,6 +219,30 @@ async def test_sigint_does_nothing_to_a_worker(same_worker: Pool) -> None:
 # Resources
 
 
+async def test_an_argument_that_memory_does_not_suffice_for_is_an_error(pool: Pool) -> None:
+    await pool.run_sync(Bad.run_out_of_memory, "argument")
+    with pytest.raises(MemoryError):
+        await pool.run_sync(Bad.echo, b"\xff" * 300_000)
+    assert await pool.run_sync(Bad.echo, b"abc") == b"abc"
+    assert pool.statistics().restarts == 0
+
+
+async def test_an_argument_that_cannot_even_be_read_away_is_a_crash(pool: Pool) -> None:
+    # Else its rest would be taken for frames, and the worker would wait for ever.
+    await pool.run_sync(Bad.run_out_of_memory, "rest of the argument")
+    with pytest.raises(WorkerCrashedError, match=r"code 74, having lost its socket to the pool$"):
+        await pool.run_sync(Bad.echo, b"\xff" * 300_000)
+
+
+async def test_a_worker_whose_own_code_fails_says_so(pool: Pool, capfd: Any) -> None:
+    await pool.run_sync(Bad.run_out_of_memory, "answer")
+    with pytest.raises(
+        WorkerCrashedError, match=r"code 70, having broken down: its standard error tells more$"
+    ):
+        await pool.run_sync(Bad.echo)  # type: ignore[call-arg]
+    assert capfd.readouterr().err.endswith("MemoryError: answer\n")
+
+
 async def test_closing_all_descriptors_is_a_crash(pool: Pool) -> None:
     # Either it notices, or it is killed before.
     with (

@@ -25,16 +25,14 @@ from apps_bad import (
     Logged,
     LoggedToo,
 )
-from scripts.harness import PATIENCE, children, descriptors, gone, running, until
+from scripts.harness import ORPHAN_SECONDS, PATIENCE, children, descriptors, gone, running, until
 from trio_parallel._proc import SpawnProcWorker
 
 from trio_dirty import Pool, WorkerCrashedError, open_pool
+from trio_dirty._frames import FrameSocket
 
 PROMPT = 15.0
 """Seconds that count as prompt, where what must not be waited for takes minutes."""
-
-ORPHAN_SECONDS = 2.0
-"""What the pool promises; the kernel needs milliseconds."""
 
 
 @pytest.fixture
@@ -239,6 +237,31 @@ async def test_a_boot_cancelled_at_any_moment_leaves_nothing() -> None:
                 pass
         assert children() == processes
         await until_closed(opened)
+
+
+async def test_a_dead_worker_is_freed_without_the_collector() -> None:
+    async with open_pool([Bad], workers=1) as pool:
+
+        async def crash() -> None:
+            with pytest.raises(WorkerCrashedError):
+                await pool.run_sync(Bad.die, 3)
+            assert await pool.run_sync(Bad.echo, 1) == 1
+
+        await crash()
+        gc.collect()
+        gc.disable()
+        try:
+            before = buffers()
+            for _ in range(3):
+                await crash()
+            assert buffers() == before
+        finally:
+            gc.enable()
+
+
+def buffers() -> int:
+    """Return how many workers' buffers, of half a megabyte, are alive."""
+    return sum(isinstance(thing, FrameSocket) for thing in gc.get_objects())
 
 
 async def test_a_worker_that_dies_the_moment_it_is_killed_leaves_nothing(

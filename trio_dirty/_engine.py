@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._worker import EXIT_LINK_LOST
+from ._worker import EXIT_BROKE_DOWN, EXIT_LINK_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,8 @@ def describe_exit(exitcode: int | None) -> str:
             return f"was killed by signal {-exitcode}"
     if exitcode == EXIT_LINK_LOST:
         return f"exited with code {exitcode}, having lost its socket to the pool"
+    if exitcode == EXIT_BROKE_DOWN:
+        return f"exited with code {exitcode}, having broken down: its standard error tells more"
     return f"exited with code {exitcode}"
 
 

@@ -182,6 +182,10 @@ class SegmentsCutError(Exception):
     """The other side ended before the last byte of its segments."""
 
 
+# Allocated in time: it is wanted when there is no more memory. Several threads may waste at once.
+_WASTE = memoryview(bytearray(1 << 16))
+
+
 class SegmentReader:
     """The file that an `pickle.Unpickler` reads segments from, ``size`` bytes in all.
 
@@ -199,17 +203,21 @@ class SegmentReader:
     def load(self) -> Any:
         """Unpickle the one value that the segments hold.
 
-        Whether it succeeds or raises, all segments have been read afterwards.
+        Whether it succeeds or raises, all segments have been read afterwards: else they
+        would be taken for frames.
 
         Raises:
-            SegmentsCutError: the other side ended before the last byte.
+            SegmentsCutError: the other side ended before the last byte, or the rest could not
+                be read, for want of memory. The connection is of no more use.
         """
         try:
             return pickle.Unpickler(self).load()
         finally:
-            waste = memoryview(bytearray(min(self._left, 1 << 16)))
-            while self._left:
-                self.readinto(waste[: self._left])
+            try:
+                while self._left:
+                    self.readinto(_WASTE[: self._left])
+            except BaseException as error:
+                raise SegmentsCutError from error
 
     def readinto(self, buffer: Any) -> int:
         """Fill the whole buffer."""

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -125,9 +126,12 @@ class ProcessWorker(Worker):
                     self._connection = await accept_worker(listener, token)
         if self._connection is None:
             raise self._never_connected()
-        self._frames = FrameSocket(self._connection.socket, self._log_closing)
         _never_block_on(self._connection.process)
         self.pid = self._connection.process.pid
+        # Not a method of this object: in a cycle with it, each dead worker's buffer of half a
+        # megabyte would wait for the collector.
+        log_closing = partial(_log_closing, self._blueprint, self.pid)
+        self._frames = FrameSocket(self._connection.socket, log_closing)
         self._nursery.start_soon(self._watch, self._connection)
 
     @trio.lowlevel.enable_ki_protection
@@ -226,15 +230,6 @@ class ProcessWorker(Worker):
         """Return the exit code."""
         return Exit(self.pid, self._exitcode)
 
-    def _log_closing(self, text: str) -> None:
-        logger.error(
-            "slot %d: close() raised in worker %d, process %d:\n%s",
-            self._blueprint.slot,
-            self._blueprint.worker,
-            self.pid,
-            text,
-        )
-
     async def _wait_exit(self) -> None:
         """Wait for the exit that follows the end of the socket, and see to it."""
         with trio.move_on_after(EXIT_SECONDS):
@@ -255,6 +250,17 @@ class ProcessWorker(Worker):
         if not replies:
             await self._wait_exit()
         return replies
+
+
+def _log_closing(blueprint: Blueprint, pid: int | None, text: str) -> None:
+    """Log the traceback of a ``close()`` that raised."""
+    logger.error(
+        "slot %d: close() raised in worker %d, process %s:\n%s",
+        blueprint.slot,
+        blueprint.worker,
+        pid,
+        text,
+    )
 
 
 def _open_pidfd(pid: int) -> int | None:

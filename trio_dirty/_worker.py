@@ -8,6 +8,7 @@ Imports nothing of trio: that would cost each worker 190 ms and 13 MB.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -20,7 +21,7 @@ from . import _wire
 from ._app import check_app
 from ._info import WorkerInfo, current_worker
 from ._link import Link, LinkLost
-from ._pickling import PROTOCOL, SegmentPickler, SegmentReader
+from ._pickling import PROTOCOL, SegmentPickler, SegmentReader, SegmentsCutError
 from ._wire import HEADER
 
 TYPE_CHECKING = False
@@ -39,6 +40,9 @@ TEXT_LIMIT = 20_000
 
 EXIT_LINK_LOST = 74
 """The exit code of a worker that lost its socket (EX_IOERR of sysexits.h)."""
+
+EXIT_BROKE_DOWN = 70
+"""The exit code of a worker whose own code raised, for want of memory (EX_SOFTWARE)."""
 
 
 def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -178,7 +182,9 @@ def serve(
     """Connect to the pool, boot, and serve requests until told to close.
 
     The job that trio-parallel runs. Where the connection is lost, the pool is gone or
-    the worker is of no more use: the process ends at once and quietly.
+    the worker is of no more use: the process ends at once and quietly. It ends at once, too,
+    with a traceback on its standard error, where its own code raises: by what was sent to it
+    it can no longer tell where a frame begins.
     """
     current_worker.set(WorkerInfo(slot, worker, os.getpid()))
     link = Link.connect(address, token)
@@ -186,6 +192,11 @@ def serve(
         _serve(link, paths)
     except LinkLost:
         _vanish(link)
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            sys.stderr.write(traceback_text(error))
+            sys.stderr.flush()
+        os._exit(EXIT_BROKE_DOWN)
     link.close()
 
 
@@ -228,6 +239,8 @@ def answer(
             raise refusal(value)
     except LinkLost:
         raise
+    except SegmentsCutError as error:
+        raise LinkLost from error
     except BaseException as error:
         return outbox.error(error, number, perf_counter() - began)
     return outbox.result(value, number, perf_counter() - began)

@@ -16,6 +16,9 @@ import trio
 HERE = Path(__file__).parent
 PATH = [str(HERE.parent.parent), str(HERE.parent)]
 
+ORPHAN_SECONDS = 2.0
+"""What the pool promises; the kernel needs milliseconds."""
+
 PATIENCE = 60.0
 """Seconds after which a test gives up. No test takes as long unless something hangs."""
 
