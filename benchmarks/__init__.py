@@ -1,5 +1,7 @@
 """The benchmark: ``python -m benchmarks [--quick]``. Needs the extra ``bench``.
 
+Besides it there is the chaos run, ``python -m benchmarks chaos``: see `benchmarks.chaos`.
+
 The map.
 
 What is measured:
@@ -28,5 +30,6 @@ What is shown and kept:
     display    progress between measured spans
     report     the tables
     record     the JSON
+    arguments  what the command lines share
     cli        arguments, and which measurements they choose
 """

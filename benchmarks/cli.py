@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
 
 from . import boot, noop, report, scenarios, waiting
+from .arguments import count, open_console
 from .catalogue import SCENARIOS
+from .chaos.cli import main as chaos
 from .crash import measure_crash
 from .display import open_display
 from .leaving import measure_leaving
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 
     from .catalogue import Scenario
     from .display import Display
-
-FILE_WIDTH = 130
-"""Of the tables, where the output goes to no terminal."""
 
 PARTS = ("scenarios", "noop", "boot", "leaving", "crash", "loop", "waiting")
 
@@ -42,19 +41,13 @@ class Choice:
     output: Path | None
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-def parse(argv: Sequence[str] | None = None) -> Choice:
+def parse(argv: Sequence[str]) -> Choice:
     """Return what the command line chooses."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
         "beside the peers, and the costs of starting, crashing, leaving and waiting.",
+        epilog="python -m benchmarks chaos --help: workers that die at full speed, instead.",
     )
     names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument(
@@ -67,9 +60,9 @@ def parse(argv: Sequence[str] | None = None) -> Choice:
     parser.add_argument(
         "--only", action="append", choices=PARTS, help="measure this part; may be repeated"
     )
-    parser.add_argument("--workers", type=_count, default=4, help="default: 4")
-    parser.add_argument("--clients", type=_count, help="of scenarios; default: each its own")
-    parser.add_argument("--requests", type=_count, help="of scenarios; default: each its own")
+    parser.add_argument("--workers", type=count, default=4, help="default: 4")
+    parser.add_argument("--clients", type=count, help="of scenarios; default: each its own")
+    parser.add_argument("--requests", type=count, help="of scenarios; default: each its own")
     parser.add_argument(
         "--output", type=Path, help="the JSON; default: benchmarks/results/<timestamp>.json"
     )
@@ -133,11 +126,12 @@ async def measure(choice: Choice, run: Run, display: Display) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 1 if any request of a scenario failed."""
+    """Run the benchmark, or chaos; return 1 if any request of a scenario failed."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["chaos"]:
+        return chaos(argv[1:])
     choice = parse(argv)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+    console = open_console()
     started = datetime.now().astimezone().replace(tzinfo=None)
     run = Run()
     with open_display(console) as display:
@@ -149,6 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run.figures:
         console.print(report.figure_table(run.figures))
     path = choice.output or default_path(started)
-    write(run, started, path)
+    write(run.record(started), path)
     console.print(f"written to {path}", soft_wrap=True)
     return int(any(result.load.errors for result in run.scenarios))

@@ -33,11 +33,7 @@ class Run:
             "timestamp": started.isoformat(timespec="seconds"),
             "results": [result.record() for result in self.scenarios],
             "measurements": {
-                "machine": {
-                    "python": platform.python_version(),
-                    "system": platform.platform(),
-                    "cores": os.cpu_count(),
-                },
+                "machine": machine(),
                 "peers": [peer.record() for peer in self.peers],
                 "figures": [
                     {**asdict(figure), "reached": figure.reached} for figure in self.figures
@@ -46,12 +42,21 @@ class Run:
         }
 
 
-def default_path(started: datetime) -> Path:
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+
+
+def default_path(started: datetime, suffix: str = "") -> Path:
     """Return where the record of a run goes that is not told otherwise."""
-    return RESULTS / f"{started:%Y-%m-%dT%H%M%S}.json"
+    return RESULTS / f"{started:%Y-%m-%dT%H%M%S}{suffix}.json"
 
 
-def write(run: Run, started: datetime, path: Path) -> None:
+def write(record: dict[str, Any], path: Path) -> None:
     """Write the record, and the directory that it goes to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(run.record(started), indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .scenarios import ScenarioResult
 
 
-def _verdict(reached: bool | None) -> str:
+def verdict(reached: bool | None) -> str:
+    """Return the word for it, in its colour."""
     return {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[reached]
 
 
@@ -41,7 +42,7 @@ def scenario_table(results: list[ScenarioResult]) -> Table:
             f"{latency['p99']:.2f}",
             f"{result.control_rate:.1f}",
             share,
-            _verdict(result.reached),
+            verdict(result.reached),
             f"{result.scenario.published:.1f}",
         )
     table.caption = (
@@ -83,5 +84,5 @@ def figure_table(figures: list[Figure]) -> Table:
     table.add_column("note")
     for figure in figures:
         value = f"{figure.value:.3g} {figure.unit}".strip()
-        table.add_row(figure.what, value, figure.target, _verdict(figure.reached), figure.note)
+        table.add_row(figure.what, value, figure.target, verdict(figure.reached), figure.note)
     return table

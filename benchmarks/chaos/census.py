@@ -1,0 +1,93 @@
+"""Processes, descriptors, threads and memory of this program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped, unused-ignore]
+import trio
+
+from ..figures import Figure
+
+PATIENCE = 20.0
+"""Seconds for threads to end: trio keeps idle ones for ten."""
+
+GROWTH = 1.1
+SLACK_MB = 8
+"""Memory that has grown by no more than both together is level."""
+
+LEVEL_SECONDS = 60.0
+"""In less time the allocator's own caches have not filled, and growth says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What this program has at one moment: child processes, descriptors and threads."""
+
+    processes: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def now(cls) -> Census:
+        """Count."""
+        this = psutil.Process()
+        with this.oneshot():
+            return cls(len(this.children(recursive=True)), this.num_fds(), this.num_threads())
+
+    def exceeds(self, other: Census) -> bool:
+        """Whether there is more of anything."""
+        return (
+            self.processes > other.processes
+            or self.descriptors > other.descriptors
+            or self.threads > other.threads
+        )
+
+
+async def back_to(before: Census) -> Census:
+    """Wait until there is no more of anything than before, or too long; return what there is."""
+    with trio.move_on_after(PATIENCE):
+        while Census.now().exceeds(before):  # noqa: ASYNC110  nothing tells of it
+            await trio.sleep(0.1)
+    return Census.now()
+
+
+def compare(before: Census, after: Census) -> list[Figure]:
+    """Return what there is, which may not be more than before."""
+    rows = (
+        ("processes of this program, after", before.processes, after.processes),
+        ("descriptors, after", before.descriptors, after.descriptors),
+        ("threads, after", before.threads, after.threads),
+    )
+    return [Figure(what, now, "", at_most=then, note=f"before: {then}") for what, then, now in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """This program's resident bytes, after so many seconds of the run."""
+
+    seconds: float
+    resident: float
+
+
+def compare_memory(points: list[Memory]) -> list[Figure]:
+    """Return the memory at each point; the last may not be much more than the first."""
+    if not points:
+        return []
+    first, last = points[0], points[-1]
+    figures = [
+        Figure(f"resident memory after {point.seconds:.0f} s", point.resident / 1e6, "MB")
+        for point in points[:-1]
+    ]
+    limit = round(first.resident / 1e6 * GROWTH + SLACK_MB, 1)
+    long = last.seconds - first.seconds >= LEVEL_SECONDS
+    figures.append(
+        Figure(
+            f"resident memory after {last.seconds:.0f} s, at the end",
+            last.resident / 1e6,
+            "MB",
+            at_most=limit if long else None,
+            note="" if long else "too short a run to judge it",
+        )
+    )
+    return figures

@@ -1,0 +1,124 @@
+"""Who does what and when, from the seed. Decisions only."""
+
+from __future__ import annotations
+
+from enum import Enum
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Kind(Enum):
+    """What is done to a worker."""
+
+    KILL = "SIGKILL"
+    EXIT = "os._exit in an action"
+    STOP_KILL = "SIGSTOP, then SIGKILL"
+    STOP = "SIGSTOP, then SIGCONT"
+    STARVE = "RLIMIT_AS lowered"
+    HOG = "MemoryError in an action"
+
+
+WEIGHTS = {
+    Kind.KILL: 10,
+    Kind.EXIT: 5,
+    Kind.STOP_KILL: 3,
+    Kind.STOP: 3,
+    Kind.STARVE: 4,
+    Kind.HOG: 1,
+}
+
+DEADLY = (Kind.KILL, Kind.EXIT, Kind.STOP_KILL)
+"""The others may end a worker, and need not."""
+
+LONGEST_STOP = 0.4
+LONGEST_STARVATION = 0.4
+LONGEST_BEFORE_EXIT = 0.01
+
+BOOTING_SPARED = 0.6
+"""How often an agent that meets a process which is still booting leaves it alone.
+
+Most processes boot, at several kills a second; and a slot whose workers die seven times in a
+row without completing a request is given up for good."""
+
+
+class Fault(NamedTuple):
+    """One thing that is done to a worker.
+
+    Attributes:
+        after: seconds since the fault before it.
+        kind: what is done.
+        whom: from 0 to 1, where in the list of the processes that there are then.
+        spares: whether it leaves a process alone that is still booting.
+        seconds: for how long; before an exit, how long its action runs.
+        share: of its address space, what a worker is left with that is starved.
+    """
+
+    after: float
+    kind: Kind
+    whom: float
+    spares: bool
+    seconds: float
+    share: float
+
+
+def plan_faults(seed: int, kills_per_second: float) -> Iterator[Fault]:
+    """Yield faults without end; of the deadly kinds so many a second, at random moments."""
+    random = Random(f"faults {seed}")
+    kinds, weights = [*WEIGHTS], [*WEIGHTS.values()]
+    rate = kills_per_second * sum(weights) / sum(WEIGHTS[kind] for kind in DEADLY)
+    longest = {Kind.EXIT: LONGEST_BEFORE_EXIT, Kind.STARVE: LONGEST_STARVATION}
+    while True:
+        after = random.expovariate(rate)
+        kind = random.choices(kinds, weights)[0]
+        yield Fault(
+            after=after,
+            kind=kind,
+            whom=random.random(),
+            spares=random.random() < BOOTING_SPARED,
+            seconds=random.random() * longest.get(kind, LONGEST_STOP),
+            share=random.uniform(0.5, 1.05),
+        )
+
+
+class Order(NamedTuple):
+    """One request that a client makes.
+
+    Attributes:
+        action: of `work.Witness`.
+        amount: seconds or bytes, as the action takes it.
+        leaves: after how many seconds the client cancels it; None if it waits.
+    """
+
+    action: str
+    amount: float = 0.0
+    leaves: float | None = None
+
+
+LEAVING = 0.02
+LONGEST_WAIT = 0.02
+LONGEST_SPIN = 0.002
+LONGEST_NAP = 0.01
+LARGEST = 300_000
+"""Bytes. Requests over 64 KiB take another way through the pool."""
+
+
+def plan_orders(seed: int, client: int) -> Iterator[Order]:
+    """Yield the requests of one client without end, most of them tiny."""
+    random = Random(f"client {client} {seed}").random
+    while True:
+        which = random()
+        leaves = None
+        if random() < LEAVING:
+            # A quarter is cancelled before it is called.
+            leaves = max(0.0, random() * 4 - 1) / 3 * LONGEST_WAIT
+        if which < 0.93:
+            yield Order("touch", 0.0, leaves)
+        elif which < 0.96:
+            yield Order("spin", random() * LONGEST_SPIN, leaves)
+        elif which < 0.985:
+            yield Order("nap", random() * LONGEST_NAP, leaves)
+        else:
+            yield Order("echo", int(random() * LARGEST), leaves)
