@@ -1,0 +1,210 @@
+"""A slot's backlog: in order in, in order out, and each request in one place."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from trio_dirty import _wire
+from trio_dirty._backlog import Backlog
+from trio_dirty._ledger import AHEAD_BYTES, AHEAD_LIMIT
+
+
+class Request(SimpleNamespace):
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+    def __repr__(self):
+        return f"<{self.number}>"
+
+
+def request(number, size=100, large=False):
+    return Request(
+        number=number,
+        size=size,
+        large=large,
+        frames=[f"frame {number}"] if not large else [f"head {number}", f"segment {number}"],
+        task="its caller",
+    )
+
+
+def given(backlog, *requests):
+    for one in requests:
+        backlog.arrive(one)
+    backlog.take_in()
+    return backlog
+
+
+class BacklogMachine(RuleBasedStateMachine):
+    """A backlog against lists: what has arrived, is queued, is sent; and who was told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.lanes = 2
+        self.told = []
+        self.backlog = Backlog(self.lanes, self.told.append)
+        self.number = 0
+        self.arrived, self.queue, self.sent, self.begun = [], [], [], []
+        self.notices = []
+        self.ahead = 1
+
+    @rule(large=st.sampled_from([False] * 5 + [True]), size=st.sampled_from([1, 100, AHEAD_BYTES]))
+    def arrive(self, large, size):
+        self.arrived.append(request(self.number, size, large))
+        self.backlog.arrive(self.arrived[-1])
+        self.number += 1
+
+    @rule()
+    def take_in(self):
+        self.backlog.take_in()
+        self.queue += self.arrived
+        self.arrived = []
+
+    def begin(self):
+        while len(self.begun) < min(self.lanes, len(self.sent)):
+            self.begun.append(self.sent[len(self.begun)])
+
+    @rule()
+    def send(self):
+        expected, self.notices = self.notices, []
+        while self.queue and len(self.sent) < self.lanes + self.ahead:
+            if sum(r.size for r in self.sent) >= AHEAD_BYTES:
+                break
+            first = self.queue[0]
+            if first.large and (self.sent or expected):
+                break
+            self.sent.append(self.queue.pop(0))
+            expected += first.frames
+            if first.large:
+                break
+        self.begin()
+        assert list(self.backlog.next_frames()) == expected
+
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data(), seconds=st.sampled_from([None, 0.0, 1.0]))
+    def answer(self, data, seconds):
+        one = data.draw(st.sampled_from(self.begun))
+        assert self.backlog.answered(one.number, seconds) is one
+        self.backlog.begin_next()
+        self.sent.remove(one)
+        self.begun.remove(one)
+        self.begin()
+        self.ahead = self.backlog._window.ahead
+
+    @precondition(lambda self: self.queue)
+    @rule(data=st.data())
+    def leave_the_queue(self, data):
+        one = data.draw(st.sampled_from(self.queue))
+        self.queue.remove(one)
+        one.task = None
+        assert self.backlog.withdraw(one) is True
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def leave_when_sent(self, data):
+        one = data.draw(st.sampled_from(self.sent))
+        if one.task is not None:
+            one.task = None
+            assert self.backlog.withdraw(one) is False
+            self.notices.append(_wire.frame(_wire.WITHDRAW, one.number))
+
+    @rule(data=st.data())
+    def give_a_share(self, data):
+        share = data.draw(st.lists(st.sampled_from(self.queue), unique_by=id)) if self.queue else []
+        self.backlog.take_back(share)
+        self.queue = [r for r in self.queue if r not in share]
+
+    @rule()
+    def let_go(self):
+        self.take_in()
+        begun, unbegun = self.backlog.let_go()
+        assert begun == self.begun
+        assert unbegun == [r for r in self.sent if r not in begun] + self.queue
+        self.sent, self.begun, self.queue, self.notices = [], [], [], []
+        self.ahead = 1
+        self.told.clear()
+
+    @invariant()
+    def each_is_in_its_place(self):
+        backlog = self.backlog
+        assert list(backlog.unsent()) == self.queue
+        assert backlog.arrived == len(self.arrived)
+        assert backlog.executing() == self.begun == self.told[-len(self.begun) or len(self.told) :]
+        ahead = [r for r in self.sent if r not in self.begun and r.task is not None]
+        assert backlog.queued == len(self.arrived) + len(self.queue) + len(ahead)
+        assert backlog.busy == bool(self.arrived or self.queue or self.sent)
+        assert repr(backlog) == (
+            f"<Backlog: {len(self.arrived)} arrived, {len(self.queue)} queued, "
+            f"{len(self.sent)} sent>"
+        )
+
+    @invariant()
+    def nobody_is_told_of_twice(self):
+        assert len({id(r) for r in self.told}) == len(self.told)
+
+
+test_a_backlog_is_in_order = BacklogMachine.TestCase
+
+
+def test_as_many_are_sent_as_lanes_and_window_allow():
+    backlog = given(Backlog(1), *map(request, range(5)))
+    assert backlog.next_frames() == ["frame 0", "frame 1"]
+    assert backlog.next_frames() == []
+    backlog.answered(0, 1.0)
+    assert backlog.next_frames() == ["frame 2"]
+
+
+def test_many_tiny_ones_are_sent_ahead():
+    backlog = given(Backlog(1), *map(request, range(200)))
+    backlog.next_frames()
+    for number in range(40):
+        backlog.answered(number, 1e-6)
+        backlog.next_frames()
+    assert len(backlog._ledger.entries) == 1 + AHEAD_LIMIT
+
+
+def test_what_is_skipped_says_nothing_about_how_long_requests_take():
+    backlog = given(Backlog(1), *map(request, range(3)))
+    backlog.next_frames()
+    backlog.answered(0, None)
+    assert backlog._window.ahead == 1
+    assert backlog._window._average == Backlog(1)._window._average
+
+
+def test_a_large_one_is_sent_alone_and_to_an_idle_worker_only():
+    backlog = given(Backlog(1), request(0), request(1, 200_000, large=True), request(2))
+    assert backlog.next_frames() == ["frame 0"]
+    assert backlog.next_frames() == []
+    backlog.answered(0, 1.0)
+    assert backlog.next_frames() == ["head 1", "segment 1"]
+    assert backlog.next_frames() == [], "so much is with the worker that nothing is sent ahead"
+    backlog.answered(1, 1.0)
+    assert backlog.next_frames() == ["frame 2"]
+
+
+def test_a_notice_goes_before_a_large_one():
+    backlog = given(Backlog(1), request(0), request(1))
+    backlog.next_frames()
+    backlog.answered(0, 1.0)
+    backlog.answered(1, 1.0)
+    given(backlog, request(2), request(3, 200_000, large=True))
+    backlog.next_frames()
+    backlog.withdraw(next(iter(backlog.executing())))
+    backlog.answered(2, None)
+    assert backlog.next_frames() == [_wire.frame(_wire.WITHDRAW, 2)]
+    assert backlog.next_frames() == ["head 3", "segment 3"]
+
+
+def test_an_answer_to_nothing_is_noticed():
+    with pytest.raises(KeyError):
+        Backlog(1).answered(0, 1.0)
+
+
+def test_nobody_needs_to_be_told():
+    backlog = given(Backlog(1), request(0), request(1))
+    assert backlog.next_frames() == ["frame 0", "frame 1"]
+    backlog.answered(0, 1.0)
+    backlog.begin_next()
