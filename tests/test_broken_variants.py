@@ -190,7 +190,7 @@ def the_hopeless_wait_for_ever(patch):
 def results_are_mixed_up(patch):
     """The worker's answer goes to whoever was sent last."""
 
-    def answered(ledger, number):
+    def answered(ledger, number, seconds):
         request = ledger.entries.pop(max(ledger.entries))
         ledger.size -= request.size
         return request

@@ -1,7 +1,6 @@
 """Pure policy: routing, shares, the ledger, the window and back-off, without any I/O."""
 
 from collections import Counter
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +60,16 @@ class RotationMachine(RuleBasedStateMachine):
 test_fairness_of_the_rotation = RotationMachine.TestCase
 
 
+def test_a_rotation_shows_who_is_ready_and_who_was_last():
+    rotation = Rotation()
+    assert repr(rotation) == "<Rotation over [], last -1>"
+    for slot in (3, 1, 2):
+        rotation.add(slot)
+    assert [rotation.take(), rotation.take()] == [1, 2]
+    assert repr(rotation) == "<Rotation over [1, 2, 3], last 2>"
+    assert len(rotation) == 3
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """A ledger against a worker that takes up in order and answers before it takes up."""
 
@@ -105,6 +114,8 @@ class LedgerMachine(RuleBasedStateMachine):
         may = [r.number for r in self.ledger.may_have_begun()]
         assert set(self.begun) <= set(may)
         assert len(may) == min(self.lanes, len(self.begun) + len(self.unbegun))
+        latest = self.ledger.latest_begun()
+        assert (latest and [latest.number]) == (may[self.lanes - 1 :] or None)
         assert self.ledger.size == sum(r.size for r in self.ledger.entries.values())
 
 
@@ -147,19 +158,28 @@ def test_the_window_is_at_least_one_and_bounded(durations):
             assert window.ahead == 1, "one ahead of a long one, at once"
 
 
-def test_the_window_of_tiny_requests_is_large():
+def test_the_window_believes_short_requests_little_by_little():
     window = Window()
-    for _ in range(100):
-        window.observe(1e-6)
-    assert window.ahead == AHEAD_LIMIT
+    for number in range(1, 100):
+        window.observe(0.0)
+        assert window.ahead == min(int((8 / 7) ** number), AHEAD_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ahead"),
+    [(1e-6, AHEAD_LIMIT), (0.002 / 65, AHEAD_LIMIT), (0.002 / 5.5, 5), (0.0011, 1), (9.0, 1)],
+)
+def test_two_milliseconds_of_requests_are_sent_ahead(seconds, ahead):
+    window = Window()
+    for _ in range(200):
+        window.observe(seconds)
+    assert window.ahead == ahead
 
 
 def test_back_off_counts_only_workers_that_completed_nothing():
     backoff = Backoff()
     delays = [backoff.died(completed=0) for _ in range(FAILURES_LIMIT)]
-    assert delays[0] == 0.0
-    assert delays[-1] is None
-    assert all(b == 2 * a for a, b in pairwise(delays[1:-1]))
+    assert delays == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, None]
     backoff = Backoff()
     for _ in range(1000):
         assert backoff.died(completed=1) == 0.0

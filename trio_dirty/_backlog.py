@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from . import _wire
-from ._ledger import AHEAD_BYTES, Ledger, Window
+from ._ledger import AHEAD_BYTES, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,14 +29,19 @@ class Backlog:
     Args:
         lanes: how many requests a worker executes at a time.
         begun: called with each request that may have begun from now on; None for nobody.
+
+    Attributes:
+        arrive: to be called with each request that is put into the channel.
+        answered: see `Ledger.answered`.
     """
 
     def __init__(self, lanes: int, begun: Callable[[Request], object] | None = None) -> None:
         self._begun = begun
         self._arrived: list[Request] = []
+        self.arrive = self._arrived.append
         self._queue: OrderedDict[Request, None] = OrderedDict()
         self._ledger: Ledger[Request] = Ledger(lanes)
-        self._window = Window()
+        self.answered = self._ledger.answered
         self._notices: list[Segment] = []
 
     def __repr__(self) -> str:
@@ -72,19 +77,16 @@ class Backlog:
 
     # In
 
-    def arrive(self, request: Request) -> None:
-        """Note a request that is put into the channel."""
-        self._arrived.append(request)
-
     def take_in(self) -> None:
         """Queue what has arrived, in order.
 
         The channel alone could not be relied on for that: what it has handed to the consumer,
         which has not run since, is in neither of the two.
         """
-        if self._arrived:
-            self._queue.update(dict.fromkeys(self._arrived))
-            self._arrived.clear()
+        queue = self._queue
+        for request in self._arrived:
+            queue[request] = None
+        self._arrived.clear()
 
     # On
 
@@ -94,7 +96,7 @@ class Backlog:
         self._notices = []
         queue, ledger = self._queue, self._ledger
         entries = ledger.entries
-        limit = ledger.lanes + self._window.ahead
+        limit = ledger.lanes + ledger.window.ahead
         while queue and len(entries) < limit and ledger.size < AHEAD_BYTES:
             request = next(iter(queue))
             # While a worker executes it does not read: what exceeds the socket's buffer would
@@ -109,21 +111,6 @@ class Backlog:
                 return request.frames
             frames += request.frames
         return frames
-
-    def answered(self, number: int, seconds: float | None) -> Request:
-        """Strike out and return a request that the worker has answered.
-
-        Args:
-            number: the request's.
-            seconds: how long it was executed; None if it was skipped.
-
-        Raises:
-            KeyError: the worker was sent no such request, or has answered it before.
-        """
-        request = self._ledger.answered(number)
-        if seconds is not None:
-            self._window.observe(seconds)
-        return request
 
     def begin_next(self) -> None:
         """Tell of the request that may have begun since one was answered."""
@@ -158,5 +145,4 @@ class Backlog:
         unbegun += self._queue
         self._queue.clear()
         self._notices.clear()
-        self._window = Window()
         return begun, unbegun

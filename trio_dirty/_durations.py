@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CENTROIDS = 100
 """Dunning, *Computing Extremely Accurate Quantiles Using t-Digests* (2019): the error of
-a percentile q is then below q (1 - q) / 25, smallest in the tails."""
+a percentile q is then about q (1 - q) / 25, smallest in the tails."""
 
 PENDING_LIMIT = 512
 
@@ -69,10 +69,7 @@ class Durations:
 def _percentiles(digest: TDigest) -> Percentiles:
     if not digest.n_values:
         return Percentiles()
-    return Percentiles(
-        count=digest.n_values,
-        p50=digest.percentile(50),
-        p95=digest.percentile(95),
-        p99=digest.percentile(99),
-        max=digest.max(),
-    )
+    largest = digest.max()
+    # Interpolation may round to one bit above it.
+    p50, p95, p99 = (min(digest.percentile(percent), largest) for percent in (50, 95, 99))
+    return Percentiles(digest.n_values, p50, p95, p99, largest)

@@ -22,57 +22,6 @@ class Sendable(Routable, Protocol):
 R = TypeVar("R", bound=Sendable)
 
 
-class Ledger(Generic[R]):
-    """The unanswered requests of one worker, in the order in which they were sent.
-
-    A worker takes requests up in that order, and each of its lanes answers one before it
-    takes up another. Hence the rule on which at-most-once stands: of the entries, the
-    first ``lanes`` may have begun, and none after them has.
-
-    Attributes:
-        entries: the requests by their numbers, in the order in which they were sent.
-        lanes: how many requests the worker executes at a time.
-        size: the bytes of all entries.
-    """
-
-    __slots__ = ("entries", "lanes", "size")
-
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        self.size = 0
-        self.entries: dict[int, R] = {}
-
-    def sent(self, request: R) -> None:
-        """Enter a request that is about to be sent: from now on it may have begun."""
-        self.entries[request.number] = request
-        self.size += request.size
-
-    def answered(self, number: int) -> R:
-        """Strike out and return the request that the worker has answered.
-
-        Raises:
-            KeyError: the worker was sent no such request, or has answered it before.
-        """
-        request = self.entries.pop(number)
-        self.size -= request.size
-        return request
-
-    def may_have_begun(self) -> list[R]:
-        """Return the entries that a lane may have taken up, at most one for each."""
-        return list(islice(self.entries.values(), self.lanes))
-
-    def latest_begun(self) -> R | None:
-        """Return what a lane may have taken up since it answered: the last that may have begun."""
-        return next(islice(self.entries.values(), self.lanes - 1, None), None)
-
-    def settle(self) -> tuple[list[R], list[R]]:
-        """Empty the ledger of a dead worker: what may have begun, and what cannot have."""
-        entries = list(self.entries.values())
-        self.entries.clear()
-        self.size = 0
-        return entries[: self.lanes], entries[self.lanes :]
-
-
 AHEAD_SECONDS = 0.002
 """How much work is sent ahead: more than the pool ever needs to answer a reply
 (it holds the loop for at most a fraction of that), and soon done when a slot is left."""
@@ -110,3 +59,63 @@ class Window:
             self.ahead = AHEAD_LIMIT
         else:
             self.ahead = max(1, int(AHEAD_SECONDS / self._average))
+
+
+class Ledger(Generic[R]):
+    """The unanswered requests of one worker, in the order in which they were sent.
+
+    A worker takes requests up in that order, and each of its lanes answers one before it
+    takes up another. Hence the rule on which at-most-once stands: of the entries, the
+    first ``lanes`` may have begun, and none after them has.
+
+    Attributes:
+        entries: the requests by their numbers, in the order in which they were sent.
+        lanes: how many requests the worker executes at a time.
+        size: the bytes of all entries.
+        window: how many more may be sent ahead of those.
+    """
+
+    __slots__ = ("entries", "lanes", "size", "window")
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.size = 0
+        self.entries: dict[int, R] = {}
+        self.window = Window()
+
+    def sent(self, request: R) -> None:
+        """Enter a request that is about to be sent: from now on it may have begun."""
+        self.entries[request.number] = request
+        self.size += request.size
+
+    def answered(self, number: int, seconds: float | None = None) -> R:
+        """Strike out and return the request that the worker has answered.
+
+        Args:
+            number: the request's.
+            seconds: how long it was executed; None if it was skipped.
+
+        Raises:
+            KeyError: the worker was sent no such request, or has answered it before.
+        """
+        request = self.entries.pop(number)
+        self.size -= request.size
+        if seconds is not None:
+            self.window.observe(seconds)
+        return request
+
+    def may_have_begun(self) -> list[R]:
+        """Return the entries that a lane may have taken up, at most one for each."""
+        return list(islice(self.entries.values(), self.lanes))
+
+    def latest_begun(self) -> R | None:
+        """Return what a lane may have taken up since it answered: the last that may have begun."""
+        return next(islice(self.entries.values(), self.lanes - 1, None), None)
+
+    def settle(self) -> tuple[list[R], list[R]]:
+        """Empty the ledger of a dead worker: what may have begun, and what cannot have."""
+        entries = list(self.entries.values())
+        self.entries.clear()
+        self.size = 0
+        self.window = Window()
+        return entries[: self.lanes], entries[self.lanes :]

@@ -57,7 +57,7 @@ def _raised(text: str, kind: str, remote: str, pickled: bytes | None) -> BaseExc
                 text += f" (it unpickles to a {qualified(type(error))})"
     if not isinstance(error, Exception):
         error = RemoteError(text, type_name=kind, remote_traceback=remote)
-    # Not by assignment, which an exception that is a frozen dataclass forbids.
+    # Not by assignment, which some exceptions refuse for all their attributes.
     vars(BaseException)["__cause__"].__set__(error, cause)
     return error
 

@@ -258,10 +258,11 @@ class Slot:
         """End the requests that have been answered, and make room for the next."""
         now = self._engine.now()
         backlog = self._backlog
+        strike_out = backlog.answered
         for answered, seconds, error, value in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one
             # has been struck out, and not before.
-            request = backlog.answered(answered, seconds)
+            request = strike_out(answered, seconds)
             if seconds is not None:
                 self._completed += 1
                 self.durations.add(now - request.accepted - seconds, seconds)

@@ -146,6 +146,7 @@ class Targets:
         except KeyError:
             pass
         except TypeError:  # does not hash
+            self._check_callable(function)
             return self._remembered(call), (function,)
         if isinstance(function, (FunctionType, BuiltinFunctionType, type)):
             return self._remembered(function), ()
@@ -192,7 +193,7 @@ class Targets:
         return Target(index, self._apps[index], action, wire, owner)
 
     def _plain(self, function: Callable[..., Any]) -> Target:
-        name = getattr(function, "__qualname__", repr(function))
+        name = function.__qualname__
         try:
             wire = pickle.dumps(function, PROTOCOL)
         except Exception as error:
@@ -227,7 +228,7 @@ class Targets:
 
     def _check_not_foreign(self, function: Callable[..., Any]) -> None:
         """Refuse a method of an app that is not in the pool: it would run without a self."""
-        qualname = getattr(function, "__qualname__", "")
+        qualname = function.__qualname__
         owner = AppPath(str(function.__module__), qualname.rpartition(".")[0]).loaded()
         if owner is not None and _is_app(owner) and not isinstance(function, type):
             raise AppNotFoundError(

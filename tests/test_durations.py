@@ -1,0 +1,124 @@
+"""Percentiles of durations: exact where they promise to be, and close elsewhere."""
+
+import dataclasses
+import math
+import random
+from itertools import pairwise
+
+import pytest
+from fastdigest import TDigest
+from hypothesis import example, given, strategies as st
+
+from trio_dirty import _durations
+from trio_dirty._durations import CENTROIDS, PENDING_LIMIT, Durations, Percentiles
+
+seconds = st.integers(0, 10**12).map(lambda microseconds: microseconds / 1e6)
+
+
+def summary_of(*parts):
+    durations = []
+    for part in parts:
+        durations.append(Durations())
+        for waiting, execution in part:
+            durations[-1].add(waiting, execution)
+    return Durations.summarise(durations)
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [[], []]])
+def test_of_nothing_everything_is_nan_and_the_count_is_0(parts):
+    for percentiles in summary_of(*parts):
+        count, *others = dataclasses.astuple(percentiles)
+        assert count == 0
+        assert len(others) == 4
+        assert all(map(math.isnan, others))
+
+
+def test_of_one_request_every_percentile_is_its_duration():
+    assert summary_of([(0.5, 2.0)]) == (
+        Percentiles(1, 0.5, 0.5, 0.5, 0.5),
+        Percentiles(1, 2.0, 2.0, 2.0, 2.0),
+    )
+
+
+def test_percentiles_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Percentiles().count = 1
+
+
+def nearly_sorted(values):
+    """Whether they ascend, but for the last bit: percentiles are interpolated."""
+    return all(a <= b or math.isclose(a, b) for a, b in pairwise(values))
+
+
+def test_no_percentile_is_above_the_longest():
+    durations = Durations()
+    for seconds in [0.0] * 6 + [817466.3948583604] * 2:
+        durations.add(seconds, seconds)
+    waiting, _ = Durations.summarise([durations])
+    assert max(waiting.p50, waiting.p95, waiting.p99) == waiting.max == 817466.3948583604
+
+
+@given(st.lists(st.lists(st.tuples(seconds, seconds), max_size=20), max_size=3))
+@example([[(1.0, 2.0)] * (PENDING_LIMIT - 1), [(3.0, 4.0)] * (2 * PENDING_LIMIT + 1)])
+def test_count_and_max_are_exact_and_percentiles_ascend(parts):
+    everything = [duration for part in parts for duration in part]
+    for found, values in zip(summary_of(*parts), zip(*everything, strict=True), strict=False):
+        assert found.count == len(values)
+        assert found.max == max(values)
+        assert nearly_sorted([min(values), found.p50, found.p95, found.p99, found.max])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_percentiles_of_many_are_close(workers):
+    values = list(range(10_000))
+    random.Random(0).shuffle(values)
+    waiting, execution = summary_of(
+        *([(value, 2 * value) for value in values[start::workers]] for start in range(workers))
+    )
+    for factor, found in (1, waiting), (2, execution):
+        assert found.count == found.max / factor + 1 == 10_000
+        for rank, percentile in (5000, found.p50), (9500, found.p95), (9900, found.p99):
+            assert abs(percentile / factor - rank) < 40
+
+
+def test_a_summary_changes_nothing_and_may_be_repeated():
+    durations = Durations()
+    durations.add(1.0, 2.0)
+    first = Durations.summarise([durations])
+    assert Durations.summarise([durations]) == first
+    durations.add(1.0, 2.0)
+    assert [found.count for found in Durations.summarise([durations])] == [2, 2]
+
+
+def test_durations_are_digested_by_the_hundreds(monkeypatch):
+    digests = []
+
+    class Digest:
+        def __init__(self, centroids):
+            self.centroids = centroids
+            self.batches = []
+            digests.append(self)
+
+        def batch_update(self, seconds):
+            self.batches.append(list(seconds))
+
+    monkeypatch.setattr(_durations, "TDigest", Digest)
+    durations = Durations()
+    for number in range(3 * PENDING_LIMIT - 1):
+        durations.add(number, -number)
+    first, second = range(PENDING_LIMIT), range(PENDING_LIMIT, 2 * PENDING_LIMIT)
+    assert [digest.centroids for digest in digests] == [CENTROIDS, CENTROIDS]
+    assert digests[0].batches == [list(first), list(second)]
+    assert digests[1].batches == [[-n for n in first], [-n for n in second]]
+
+
+def test_a_summary_takes_constant_memory(monkeypatch):
+    made = []
+
+    def digest(centroids):
+        made.append(centroids)
+        return TDigest(centroids)
+
+    monkeypatch.setattr(_durations, "TDigest", digest)
+    summary_of([], [(1.0, 2.0)])
+    assert set(made) == {CENTROIDS}

@@ -1,0 +1,142 @@
+"""A worker's frames as the replies that they report, and its failures as exceptions."""
+
+import pickle
+import traceback
+
+import pytest
+from apps_bad import (
+    DoesNotUnpickle,
+    EndsEverythingError,
+    ExitsWhenUnpickled,
+    FrozenError,
+    ReducesToTextError,
+    RefusesAttributesError,
+    TwoArgumentsError,
+)
+from hypothesis import given, strategies as st
+from messages import whole
+
+from trio_dirty import RemoteError, _wire
+from trio_dirty._errors import RemoteTraceback
+from trio_dirty._pickling import SegmentsCutError
+from trio_dirty._replies import reply
+
+
+def loaded(kind, value):
+    """Return the reply to a request that has number 7 and took half a second."""
+    return reply(kind, 7, 0.5, pickle.loads, pickle.dumps(value))
+
+
+def failing_with(error):
+    def load():
+        raise error
+
+    return load
+
+
+def raised(error, text="the text", kind="the.kind", remote="the traceback"):
+    """Return the exception that the caller gets for one that was raised in the worker."""
+    pickled = None if error is None else pickle.dumps(error)
+    number, seconds, arrived, value = loaded(_wire.ERROR, (text, kind, remote, pickled))
+    assert (number, seconds, value) == (7, 0.5, None)
+    return arrived
+
+
+def assert_stands_in(error, text):
+    assert type(error) is RemoteError
+    assert str(error) == text
+    assert (error.type_name, error.remote_traceback) == ("the.kind", "the traceback")
+
+
+@given(st.one_of(st.none(), st.integers(), st.binary()))
+def test_a_result_is_reported_with_its_duration(value):
+    assert loaded(_wire.RESULT, value) == (7, 0.5, None, value)
+
+
+def test_a_result_may_be_loaded_from_several_sources():
+    assert reply(_wire.RESULT, 1, 2.0, max, 3, 4) == (1, 2.0, None, 4)
+
+
+def test_a_skipped_request_has_no_duration_and_nothing_to_load():
+    assert reply(_wire.SKIPPED, 7, 0.5, failing_with(AssertionError())) == (7, None, None, None)
+
+
+@pytest.mark.parametrize("kind", [_wire.RESULT, _wire.ERROR])
+def test_a_reply_that_was_cut_short_is_none(kind):
+    with pytest.raises(SegmentsCutError):
+        reply(kind, 7, 0.5, failing_with(SegmentsCutError()))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad", 17),
+        RefusesAttributesError("refuses"),
+        RemoteError("an app's own", type_name="x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_apps_exception_arrives_as_itself_because_of_the_remote_traceback(error):
+    arrived = raised(error)
+    assert type(arrived) is type(error)
+    assert arrived.args == error.args
+    cause = arrived.__cause__
+    assert type(cause) is RemoteTraceback
+    assert cause.text == "the traceback"
+    assert arrived.__suppress_context__
+
+
+def test_an_exception_that_did_not_pickle_is_stood_in_for():
+    arrived = raised(None)
+    assert_stands_in(arrived, "the text")
+    assert arrived.__cause__.text == "the traceback"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            TwoArgumentsError(1, "one"),
+            "cannot be unpickled: TypeError: TwoArgumentsError.__init__() missing 1 required "
+            "positional argument: 'reason'",
+        ),
+        (
+            FrozenError(17),
+            "cannot be unpickled: dataclasses.FrozenInstanceError: cannot assign to field 'code'",
+        ),
+        (DoesNotUnpickle(), "cannot be unpickled: ValueError: exploded while it was unpickled"),
+        (ExitsWhenUnpickled(), "cannot be unpickled: SystemExit: 5"),
+        (ReducesToTextError(), "unpickles to a str"),
+        (KeyboardInterrupt(), "unpickles to a KeyboardInterrupt"),
+        (EndsEverythingError(), "unpickles to a apps_bad.EndsEverythingError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_does_not_arrive_as_an_exception_is_stood_in_for(error, reason):
+    arrived = raised(error)
+    assert_stands_in(arrived, f"the text (it {reason})")
+    assert arrived.__cause__.text == "the traceback"
+
+
+@pytest.mark.parametrize("kind", [_wire.RESULT, _wire.ERROR])
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ValueError("bad"), "ValueError"),
+        (FrozenError(17), "apps_bad.FrozenError"),
+        (SystemExit(5), "SystemExit"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_body_that_does_not_unpickle_is_an_error_of_its_request(kind, error, name):
+    number, seconds, arrived, value = reply(kind, 7, 0.5, failing_with(error))
+    assert (number, seconds, value) == (7, 0.5, None)
+    with pytest.raises(
+        RemoteError, match=whole(f"the result cannot be unpickled: {name}: {error}")
+    ):
+        raise arrived
+    assert arrived.type_name == name
+    assert arrived.remote_traceback == "".join(traceback.format_exception(error))
+    # One that would end the caller's program is not even shown as the cause.
+    assert arrived.__cause__ is (error if isinstance(error, Exception) else None)

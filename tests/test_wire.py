@@ -1,0 +1,67 @@
+"""Frames: what one side packs is what the other side reads."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_dirty import _wire
+from trio_dirty._pickling import SmallPickler
+from trio_dirty._wire import HEADER, LARGE, frame, large_frame, large_size
+
+KINDS = [
+    *(_wire.REQUEST, _wire.WITHDRAW, _wire.CLOSE),
+    *(_wire.READY, _wire.FAILED, _wire.RESULT, _wire.ERROR, _wire.SKIPPED, _wire.CLOSED),
+]
+
+kinds = st.sampled_from(KINDS)
+numbers = st.integers(0, 2**64 - 1)
+seconds = st.floats(0, width=32, allow_infinity=False)
+segments = st.one_of(st.binary(), st.binary().map(bytearray), st.binary().map(memoryview))
+
+
+def test_kinds_differ_and_leave_the_mark_of_large_frames_free():
+    assert len(set(KINDS)) == len(KINDS)
+    assert not any(kind & LARGE for kind in KINDS)
+
+
+@given(kinds, numbers, st.binary(), st.binary(), seconds)
+def test_a_frame_is_read_as_it_was_packed(kind, number, body, target, seconds):
+    data = frame(kind, number, body, target=target, seconds=seconds)
+    expected = (len(data) - HEADER.size, kind, len(target), seconds, number)
+    assert HEADER.unpack_from(data) == expected
+    assert data[HEADER.size :] == target + body
+
+
+def test_a_frame_may_have_nothing_but_its_kind():
+    assert frame(_wire.CLOSE) == HEADER.pack(0, _wire.CLOSE, 0, 0.0, 0)
+
+
+def test_the_longest_target_fits_a_header():
+    data = frame(_wire.REQUEST, target=bytes(_wire.TARGET_LIMIT))
+    assert HEADER.unpack_from(data)[2] == _wire.TARGET_LIMIT
+
+
+def test_a_body_has_room_for_the_longest_target_and_the_largest_small_pickle():
+    pickled = SmallPickler().dump([bytes(65_000), bytes(65_535)])
+    assert len(pickled) > 2 * 65_000
+    assert _wire.TARGET_LIMIT + len(pickled) <= _wire.BODY_LIMIT
+
+
+@given(kinds, numbers, st.lists(segments), st.binary(), seconds)
+def test_a_large_frame_tells_how_much_follows_it(kind, number, segments, target, seconds):
+    head, *following = large_frame(kind, number, segments, target=target, seconds=seconds)
+    assert following == segments
+    assert HEADER.unpack_from(head)[1:] == (kind | LARGE, len(target), seconds, number)
+    body = head[HEADER.size :]
+    assert HEADER.unpack_from(head)[0] == len(body)
+    assert body.startswith(target)
+    assert large_size(body) == large_size(memoryview(body)) == len(b"".join(segments))
+
+
+def test_a_large_frame_may_have_neither_target_nor_duration():
+    (head,) = large_frame(_wire.RESULT, 7, [])
+    assert head == HEADER.pack(8, _wire.RESULT | LARGE, 0, 0.0, 7) + bytes(8)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**16, 2**40])
+def test_the_size_is_in_the_last_eight_bytes(size):
+    assert large_size(b"a target" + size.to_bytes(8, "little")) == size
