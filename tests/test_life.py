@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import posix
 import re
 import signal
 import tempfile
@@ -443,7 +444,7 @@ async def test_a_death_by_os_exit_tells_the_code_of_a_plain_function() -> None:
     async with open_pool([], workers=1) as pool:
         pid = await pool.run_sync(os.getpid)
         with pytest.raises(WorkerCrashedError) as caught:
-            await pool.run_sync(os._exit, 3)
+            await pool.run_sync(posix._exit, 3)
         error = caught.value
         assert (error.app, error.action, error.slot, error.pid, error.exitcode) == (
             None,

@@ -59,7 +59,8 @@ class Instrument:
 
         The pool has sent it to an idle lane, or has read the answer of the request before it.
         A request that was sent ahead has then begun a little earlier in the worker; one that
-        was withdrawn may yet turn out not to have begun.
+        was withdrawn may yet turn out not to have begun. Of those that end as closed, one that
+        was sent ahead may have begun without this being told.
         """
 
     def request_cancelled(self, request: int) -> None:
