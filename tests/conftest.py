@@ -4,7 +4,12 @@ import os
 import tempfile
 
 import pytest
+from hypothesis import settings
 from scripts.harness import children
+
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("suite", settings(), deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

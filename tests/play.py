@@ -19,6 +19,7 @@ import apps
 import trio
 import trio.testing
 from hypothesis import strategies as st
+from scripts.harness import children
 
 import trio_dirty
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
@@ -78,6 +79,9 @@ class Log(EventLog):
 
     Attributes:
         begun: what the workers say: slot, worker, tag, in the order in which each began.
+        deadly: tags of requests that their worker dies of.
+        hit: workers that the script has killed, or has had boot badly.
+        unsent: at each `worker_ready`, by its position, what each other slot had not sent.
         began_at: in simulation: when a tag began.
         spans: in simulation: by worker when it was executing which tag.
         stalled: workers that have been stopped.
@@ -85,10 +89,15 @@ class Log(EventLog):
             and how many had been sent ahead of it.
         outcomes: what each call ended with, by tag.
         left, left_at, grace: how the block was left, when, and how long that may take.
+        ended_at: when the block had been left.
+        left_over: workers that were still there then.
         late: tags of calls that came after the block had been left.
     """
 
     begun: list[tuple[int, int, int]] = field(default_factory=list)
+    deadly: set[int] = field(default_factory=set)
+    hit: set[int] = field(default_factory=set)
+    unsent: dict[int, dict[int, list[int]]] = field(default_factory=dict)
     began_at: dict[int, float] = field(default_factory=dict)
     spans: dict[int, list[tuple[float, float, int]]] = field(default_factory=dict)
     stalled: set[int] = field(default_factory=set)
@@ -96,11 +105,24 @@ class Log(EventLog):
     outcomes: dict[int, list[Any]] = field(default_factory=dict)
     left: str = "not"
     left_at: float = math.inf
+    ended_at: float = math.inf
+    left_over: list[int] = field(default_factory=list)
+    pool: trio_dirty.Pool | None = None
     grace: float = math.inf
     late: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         EventLog.__init__(self)
+        self.worker_ready = self.note_ready
+
+    def note_ready(self, slot, worker, pid):
+        if self.pool is not None:
+            self.unsent[len(self.events)] = {
+                other.index: [r.number for r in (*other._backlog._queue, *other._backlog._arrived)]
+                for other in self.pool._slots
+                if other.state == "ready" and other.index != slot
+            }
+        self._note("worker_ready", slot, worker, pid)
 
 
 class ScriptedPlan(Plan):
@@ -112,7 +134,10 @@ class ScriptedPlan(Plan):
         self.engine = SimEngine(self)
 
     def boot(self, slot, worker):
-        return self.boots[slot].popleft() if self.boots[slot] else Boot(0.5)
+        if not self.boots[slot]:
+            return Boot(0.5)
+        self.log.hit.add(worker)
+        return self.boots[slot].popleft()
 
     def turn(self, call):
         tag, seconds, *dies = call.args
@@ -132,6 +157,8 @@ async def client(pool, log, scopes, app, seconds, dies):
     outcomes = log.outcomes[tag] = []
     if log.left != "not":
         log.late.add(tag)
+    if dies:
+        log.deadly.add(tag)
     with trio.CancelScope() as scope:
         scopes.append(scope)
         try:
@@ -161,9 +188,15 @@ class Simulation:
         self.plan.boots[slot].extend(boots)
 
     def do(self, fault, pool, slot):
+        worker = pool.statistics().workers[slot].worker
         getattr(self.engine, fault)(slot)
         if fault == "stall":
-            self.log.stalled.add(pool.statistics().workers[slot].worker)
+            self.log.stalled.add(worker)
+        elif fault == "crash":
+            self.log.hit.add(worker)
+
+    def living(self):
+        return [worker._blueprint.worker for worker in self.engine._workers.values()]
 
 
 SIGNALS = {"crash": signal.SIGKILL, "stall": signal.SIGSTOP, "resume": signal.SIGCONT}
@@ -175,11 +208,20 @@ class Reality:
     unit = 0.005
     engine = None
 
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
     def do(self, fault, pool, slot):
-        pid = pool.statistics().workers[slot].pid
-        if pid is not None:
+        statistics = pool.statistics().workers[slot]
+        if fault == "crash":
+            self.log.hit.add(statistics.worker)
+        if statistics.pid is not None:
             with suppress(ProcessLookupError):  # it has died, and the pool not heard of it yet
-                os.kill(pid, SIGNALS[fault])
+                os.kill(statistics.pid, SIGNALS[fault])
+
+    def living(self):
+        pids = {event.values[2]: event.values[1] for event in self.log.of("worker_ready")}
+        return [pids[pid] for pid in children() if pid in pids]
 
 
 async def play(script, log, world):
@@ -197,6 +239,7 @@ async def play(script, log, world):
                 grace_period=log.grace,
                 instruments=[log],
             ) as pool:
+                log.pool = pool
                 for operation, *parameters in script.operations:
                     if operation == "submit":
                         count, app, length, dies = parameters
@@ -220,6 +263,8 @@ async def play(script, log, world):
                 if script.leave == "cancel":
                     block.cancel()
                     await trio.sleep_forever()
+        log.ended_at = trio.current_time()
+        log.left_over = world.living()
 
 
 async def play_until_done(script, log):
@@ -244,7 +289,7 @@ def play_really(script, path):
 
     async def run():
         with trio.fail_after(120):
-            await play(script, log, Reality())
+            await play(script, log, Reality(log))
 
     trio.run(run)
     log.begun = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]

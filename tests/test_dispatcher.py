@@ -174,6 +174,11 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.waiting = [request for request in self.waiting if request not in expected]
         assert self.dispatcher.last_cause(None) is (cause if self.is_hopeless(None) else None)
 
+    @rule()
+    def let_go(self):
+        assert in_order(self.dispatcher.let_go()) == in_order(self.waiting)
+        self.waiting.clear()
+
     @invariant()
     def numbers_given_differ_by_at_most_one(self):
         for app in APPS:
@@ -188,7 +193,8 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def those_wait_that_no_slot_can_take_yet(self):
-        assert in_order(self.dispatcher.waiting()) == in_order(self.waiting)
+        waiting = [r for queue in self.dispatcher._waiting.values() for r in queue]
+        assert in_order(waiting) == in_order(self.waiting)
         assert len(self.dispatcher) == len(self.waiting)
         assert all(request.place is self.dispatcher for request in self.waiting)
         assert not any(self.ready_carriers(request.app) for request in self.waiting)

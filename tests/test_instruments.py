@@ -81,6 +81,11 @@ def test_hooks_that_are_only_inherited_are_not_called():
     assert Instruments.checked([]) is None
 
 
+class Async:
+    async def request_ended(self, request, outcome):
+        pass
+
+
 class Hookless:
     def __repr__(self):
         return "<Hookless>"
@@ -89,6 +94,11 @@ class Hookless:
 @pytest.mark.parametrize(
     ("instruments", "message"),
     [
+        (
+            [EventLog(), Async()],
+            "instruments[1].request_ended must be a plain function, was async: hooks are called "
+            "synchronously",
+        ),
         (None, "instruments must be a list of instruments, was None"),
         (EventLog, f"instruments must be a list of instruments, was {EventLog!r}"),
         (

@@ -32,7 +32,9 @@ def test_order(script, seed):
 
 @simulated()
 def test_fairness(script, seed):
-    promises.judge_fairness(play.play_simulated(script))
+    log = play.play_simulated(script)
+    promises.judge_fairness(log)
+    promises.judge_share(log)
 
 
 @simulated()

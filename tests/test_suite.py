@@ -1,8 +1,10 @@
 """Tests that use a pool leave nothing behind, however they end."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -41,8 +43,13 @@ async def test_nothing_is_left_of_a_test_that(how, code, tmp_path):
         text=True,
         start_new_session=True,
     )
-    output, _ = program.communicate(timeout=PATIENCE)
-    assert program.returncode == code, output
-    await until(lambda: not session(program.pid), ORPHAN_SECONDS)
+    try:
+        output, _ = program.communicate(timeout=PATIENCE)
+        assert program.returncode == code, output
+        await until(lambda: not session(program.pid), ORPHAN_SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
     assert [path.name for path in temporary.iterdir() if "trio_dirty" in path.name] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "tmp"]

@@ -10,13 +10,14 @@ Decide: synchronous, knows nothing of trio and does no I/O.
     _backlog     what a slot has been given and has not ended, and what is sent when
     _ledger      what a worker has been sent and may have begun; how much is sent ahead
     _backoff     when the next worker of a slot may start
+    _instruments what a pool tells of what happens in it
     _replies     a worker's frames as results and exceptions
     _durations   percentiles in constant memory
+    _statistics  what a pool tells about itself
 
 Perform: trio. Each task has one job.
     _pool        open_pool and the Pool that callers hold
     _slot        a slot's channel, its consumer, and the supervision of its workers
-    _instruments what a pool tells of what happens in it
     _request     a call, from acceptance to its outcome
     _engine      the contract of what starts workers
     _processes   the engine whose workers are processes
@@ -44,6 +45,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import testing as testing
     from ._app import App as App
     from ._durations import Percentiles as Percentiles
     from ._errors import (
@@ -83,10 +85,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _HOMES and name != "testing":
         raise AttributeError(f"module 'trio_dirty' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "testing":
+        return import_module("trio_dirty.testing")
     value = getattr(import_module(f"trio_dirty.{_HOMES[name]}"), name)
     _show_public_places()
     globals()[name] = value
@@ -104,4 +108,4 @@ def _show_public_places() -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, "testing"})

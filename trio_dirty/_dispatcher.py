@@ -10,14 +10,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from ._errors import NoWorkersAvailableError
-from ._request import Place, number
-from ._routing import Rotation, fair_share
+from ._routing import Rotation, fair_share, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ._request import Request
     from ._targets import Target
+
+
+class Place(Protocol):
+    """Where an accepted request is: with the dispatcher, or with a slot."""
+
+    def withdraw(self, request: Request) -> None:
+        """Let go of a request whose caller has left."""
 
 
 class Receiver(Place, Protocol):
@@ -91,9 +97,12 @@ class Dispatcher:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def waiting(self) -> Iterator[Request]:
-        """Return the requests that wait here."""
-        return chain.from_iterable(self._waiting.values())
+    def let_go(self) -> list[Request]:
+        """Let go of the requests that wait here."""
+        waiting = [*chain.from_iterable(self._waiting.values())]
+        for queue in self._waiting.values():
+            queue.clear()
+        return waiting
 
     def ready(self, slot: Receiver) -> None:
         """Let a slot take part, beginning with its share of what already waits.
@@ -106,11 +115,11 @@ class Dispatcher:
         share = fair_share([other.unsent() for other in others], carriers)
         for other in others:
             other.take_back([request for request in share if request.place is other])
-        orphans = [self._waiting[app] for app in apps]
-        for request in sorted(chain(share, *orphans), key=number):
+        for app in apps:
+            share += self._waiting[app]
+            self._waiting[app].clear()
+        for request in sorted(share, key=number):
             slot.give(request)
-        for queue in orphans:
-            queue.clear()
         for app in apps:
             self._rotations[app].add(slot.index)
         self._ready.add(slot.index)

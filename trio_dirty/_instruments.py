@@ -6,6 +6,7 @@ of the event, in the order of the events.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -27,9 +28,9 @@ class Instrument:
     the hooks will do. Numbers identify: a request by its place in the order of acceptance,
     a slot by its index, a worker by a number that no other worker of the pool has.
 
-    A request is accepted; given to a slot, perhaps several times, to another one each time
-    (the slot before was lost, or gave a share of what it had waiting to one that became ready);
-    begun, at most once; ended, exactly once, which is the last that is heard of it. Between
+    A request is accepted; given to a slot, and perhaps given again (the worker of the slot died
+    before it had begun, or the slot gave a share of what it had waiting to one that became
+    ready); begun, at most once; ended, exactly once, which is the last that is heard of it. Between
     its acceptance and its end its caller may be cancelled.
 
     A slot is opened, has one worker after the other, and is closed. A worker is started,
@@ -38,7 +39,8 @@ class Instrument:
     others are given to slots again.
 
     Hooks are called in the middle of decisions. They must return at once, and must neither
-    call the pool, `Pool.statistics` excepted, nor cancel anything. One that raises is logged
+    call the pool, `Pool.statistics` excepted, nor cancel anything; requests that are on their
+    way from one slot to another are counted nowhere at that moment. One that raises is logged
     as an error, with its traceback, and its instrument is dropped; nothing else comes of it.
     """
 
@@ -96,9 +98,9 @@ class Instrument:
             slot: its slot.
             worker: its number.
             pid: its process; None if it never got as far as to tell.
-            exitcode: negative is a signal's number; None if it is not known: the pool
-                itself is ending the worker, because it could not boot or because the block
-                is being left by cancellation.
+            exitcode: negative is a signal's number; None if it is not known: the pool itself
+                is ending the worker (it has failed to boot, or the block is being left, and
+                not in time), or something else in the program has collected the code.
         """
 
 
@@ -108,8 +110,8 @@ HOOKS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 class Instruments(Instrument):
     """Tells several instruments, and drops those that raise."""
 
-    def __init__(self, instruments: Iterable[Instrument]) -> None:
-        self._hooks: dict[str, list[tuple[Instrument, Callable[..., object]]]]
+    def __init__(self, instruments: Iterable[object]) -> None:
+        self._hooks: dict[str, list[tuple[object, Callable[..., object]]]]
         self._hooks = {name: [] for name in HOOKS}
         for instrument in instruments:
             for name, own in _own_hooks(instrument).items():
@@ -118,7 +120,7 @@ class Instruments(Instrument):
             vars(self)[name] = partial(self._tell, name)
 
     @classmethod
-    def checked(cls, instruments: Iterable[Instrument]) -> Instruments | None:
+    def checked(cls, instruments: Iterable[object]) -> Instruments | None:
         """Return None if there are none, so that a pool without any pays nothing.
 
         Raises:
@@ -136,7 +138,14 @@ class Instruments(Instrument):
                     f"instruments[{index}] must be an object, was the class "
                     f"{instrument.__qualname__}; write {instrument.__qualname__}()"
                 )
-            if not isinstance(instrument, Instrument) and not _own_hooks(instrument):
+            own = _own_hooks(instrument)
+            for name, hook in own.items():
+                if inspect.iscoroutinefunction(hook):
+                    raise TypeError(
+                        f"instruments[{index}].{name} must be a plain function, was async: "
+                        "hooks are called synchronously"
+                    )
+            if not isinstance(instrument, Instrument) and not own:
                 raise TypeError(
                     f"instruments[{index}] must have some of the hooks of "
                     f"trio_dirty.Instrument, was {instrument!r}"
@@ -154,7 +163,7 @@ class Instruments(Instrument):
                     "the instrument %r raised in %s, and has been dropped", instrument, hook
                 )
 
-    def _drop(self, dropped: Instrument) -> None:
+    def _drop(self, dropped: object) -> None:
         for name, hooks in self._hooks.items():
             self._hooks[name] = [hook for hook in hooks if hook[0] is not dropped]
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._app import AppLike
-    from ._instruments import Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Options:
         workers: int,
         boot_timeout: float | None,
         grace_period: float | None,
-        instruments: Iterable[Instrument],
+        instruments: Iterable[object],
     ) -> Options:
         """Return the options, or raise `TypeError` or `ValueError` that names the bad one."""
         return cls(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ._app import AppLike
-    from ._instruments import Instrument, Instruments
+    from ._instruments import Instruments
     from ._pickling import Segment
     from ._targets import Target
 
@@ -260,9 +260,10 @@ class Pool:
             for slot in self._slots:
                 await slot.closed.wait()
 
+    @trio.lowlevel.enable_ki_protection
     def _settle_rest(self) -> None:
         """End, when no task is left to serve them, the requests that still wait."""
-        waiting = [*self._dispatcher.waiting()]
+        waiting = self._dispatcher.let_go()
         for slot in self._slots:
             begun, unbegun = slot.let_go()
             waiting += begun + unbegun
@@ -291,7 +292,7 @@ def open_pool(
     workers: int,
     boot_timeout: float | None = 60,
     grace_period: float | None = 30,
-    instruments: Iterable[Instrument] = (),
+    instruments: Iterable[object] = (),
     engine: Engine | None = None,
 ) -> AbstractAsyncContextManager[Pool]:
     """Open a pool of worker processes, for the time of a block.
@@ -314,8 +315,9 @@ def open_pool(
             booted; more than 0; `math.inf` or None for no limit.
         grace_period: seconds that leaving the block may take before what is left is killed;
             0 or more; `math.inf` or None for no limit.
-        instruments: what is told of each event in the pool, in this order; see `Instrument`.
-            None of them costs nothing.
+        instruments: objects that are told of each event in the pool, in their order: each an
+            `Instrument`, or anything else that has some of its hooks. Without any they cost
+            nothing.
         engine: what starts workers; None for processes of this machine.
 
     Raises:

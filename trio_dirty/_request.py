@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import outcome
 import trio
@@ -13,15 +13,9 @@ from ._wire import HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._dispatcher import Place
     from ._pickling import Segment
     from ._targets import Target
-
-
-class Place(Protocol):
-    """Where an accepted request is: with the dispatcher, or with a slot."""
-
-    def withdraw(self, request: Request) -> None:
-        """Let go of a request whose caller has left."""
 
 
 class Request:
@@ -93,8 +87,3 @@ class Request:
         if task is not None:
             self.task = None
             trio.lowlevel.reschedule(task, outcome.Error(error))
-
-
-def number(request: Request) -> int:
-    """Return the request's place in the order of acceptance, to sort by."""
-    return request.number

@@ -73,6 +73,11 @@ class Routable(Protocol):
 R = TypeVar("R", bound=Routable)
 
 
+def number(request: Routable) -> int:
+    """Return the request's place in the order of acceptance, to sort by."""
+    return request.number
+
+
 def fair_share(queues: Iterable[Iterable[R]], carriers: Mapping[int | None, int]) -> list[R]:
     """Choose what a slot that has become ready takes from the queues of the others.
 
@@ -97,4 +102,4 @@ def fair_share(queues: Iterable[Iterable[R]], carriers: Mapping[int | None, int]
                 if passed[app] > carriers[app]:
                     passed[app] = 0
                     share.append(request)
-    return sorted(share, key=lambda request: request.number)
+    return sorted(share, key=number)

@@ -20,7 +20,8 @@ from ._durations import Durations
 from ._engine import Blueprint
 from ._errors import AppLoadError, DirtyError, WorkerCrashedError
 from ._log import logger
-from ._request import Request, number
+from ._request import Request
+from ._routing import number
 from ._statistics import WorkerStatistics
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ._targets import AppPath
 
 DRAIN_LIMIT = 1000
-"""Requests taken from the channel before others get the loop; 1,000 take about 1 ms."""
+"""What is emptied out of the channel before others get the loop; 1,000 take about 1 ms."""
 
 
 class Slot:
@@ -101,7 +102,7 @@ class Slot:
 
     def unsent(self) -> Iterable[Request]:
         """Return the requests that it has not sent to its worker, in order."""
-        self._take_in_all()
+        self._take_in()
         return self._backlog.unsent()
 
     def take_back(self, requests: Iterable[Request]) -> None:
@@ -112,7 +113,7 @@ class Slot:
         """Let go of a request whose caller has left, so that it does not begin any more."""
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
-        self._take_in_all()
+        self._take_in()
         if self._backlog.withdraw(request):
             self._progress.unpark_all()
             self._tell_end(request, "withdrawn")
@@ -134,7 +135,7 @@ class Slot:
 
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
-        self._take_in_all()
+        self._take_in()
         return self._backlog.let_go()
 
     def _wake_consumer(self) -> None:
@@ -150,23 +151,20 @@ class Slot:
         """
         while True:
             await self._given.receive()
-            self._take_in(self._backlog.arrived - 1)
+            self._take_in()
             while (worker := self._worker) is not None and (frames := self._next_frames()):
                 await worker.send(frames)
 
-    def _take_in(self, count: int) -> None:
-        """Take what is in the channel into the queue, emptying it by ``count``.
+    def _take_in(self) -> None:
+        """Take what is in the channel into the queue.
 
         Done by whoever looks at the queue first: so nothing is forgotten that the consumer has
         not come to yet, and the channel keeps no request that has left while it was sending.
         """
         # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
-        for _ in range(min(count, DRAIN_LIMIT)):
+        for _ in range(min(self._given.statistics().current_buffer_used, DRAIN_LIMIT)):
             self._given.receive_nowait()
         self._backlog.take_in()
-
-    def _take_in_all(self) -> None:
-        self._take_in(self._given.statistics().current_buffer_used)
 
     def _next_frames(self) -> Sequence[Segment]:
         """Return what to send now: the last is the order to close."""
@@ -200,8 +198,9 @@ class Slot:
                         self.state = "backing_off"
                         await trio.sleep(delay)
         finally:
-            if self._instruments is not None:
-                self._instruments.slot_closed(self.index, self.failure)
+            if self.failure is None:
+                self.state = "draining"
+                self._tell_closed()
             self.closed.set()
 
     async def _run_worker(self, dispatcher: Dispatcher) -> DirtyError | None:
@@ -223,8 +222,9 @@ class Slot:
                 logger.error("worker %d: %s", self._number, error)
                 return error
             finally:
+                was_told_to_close = self.state == "draining"
                 self._take_no_part(dispatcher, worker.exit())
-            return self._settle_exit(dispatcher, worker.exit())
+            return None if was_told_to_close else self._settle_exit(dispatcher, worker.exit())
 
     def _take_part(self, dispatcher: Dispatcher, worker: Worker) -> None:
         self._worker = worker
@@ -237,12 +237,13 @@ class Slot:
         self._progress.unpark_all()
 
     def _take_no_part(self, dispatcher: Dispatcher, exit_: Exit) -> None:
-        if self._instruments is not None:
-            self._instruments.worker_exited(self.index, self._number, exit_.pid, exit_.exitcode)
         if self.state in ("ready", "draining"):
             dispatcher.lost(self)
+        self.state = "booting"
         self._worker = None
         self._pid = None
+        if self._instruments is not None:
+            self._instruments.worker_exited(self.index, self._number, exit_.pid, exit_.exitcode)
         self._progress.unpark_all()
 
     async def _wait_ready(self, worker: Worker) -> None:
@@ -279,15 +280,11 @@ class Slot:
         if self._progress:
             self._progress.unpark_all()
 
-    def _settle_exit(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError | None:
-        """Settle, by the ledger, what the worker leaves. All of it is synchronous.
+    def _settle_exit(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError:
+        """Settle, by the ledger, what a dead worker leaves; return what it died of.
 
-        Returns:
-            What it died of, or None if it was told to close and had answered everything.
+        All of it is synchronous.
         """
-        if self.state == "draining":
-            return None
-        self.state = "booting"
         begun, unbegun = self.let_go()
         doing = " and ".join(str(request.target) for request in begun) or "nothing"
         for request in begun:
@@ -317,6 +314,7 @@ class Slot:
         self.state = "failed"
         self.failure = cause
         logger.error("slot %d has failed: %s", self.index, cause)
+        self._tell_closed()
         for request in dispatcher.failed(self, cause):
             self._tell_end(request, "unavailable")
             request.fail(no_workers(request.target, cause))
@@ -331,6 +329,10 @@ class Slot:
     def _tell_end(self, request: Request, outcome: Outcome) -> None:
         if self._instruments is not None:
             self._instruments.request_ended(request.number, outcome)
+
+    def _tell_closed(self) -> None:
+        if self._instruments is not None:
+            self._instruments.slot_closed(self.index, self.failure)
 
     def _app_names(self) -> tuple[str, ...]:
         return tuple(str(path) for _, path in self._apps)

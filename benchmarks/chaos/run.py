@@ -75,6 +75,7 @@ async def run_chaos(settings: Settings, watch: Watch) -> Findings:
     async with open_pool([Empty], workers=1):
         pass
     before = replace(Census.now(), threads=threads)
+    resident_before = resident()
     with TemporaryDirectory(prefix="trio_dirty-chaos-") as directory:
         begun, ended = Path(directory, "begun"), Path(directory, "ended")
         os.environ[LOG_VARIABLE] = str(begun)
@@ -91,7 +92,9 @@ async def run_chaos(settings: Settings, watch: Watch) -> Findings:
             *judge(evidence, chaos.load.crashes, chaos.agents.met),
             *chaos.figures(evidence),
             *compare(before, after),
+            Figure("resident memory before the run", resident_before / 1e6, "MB"),
             *compare_memory(chaos.memory),
+            Figure("resident memory after the run", resident() / 1e6, "MB"),
         ]
         return Findings(figures, [*chaos.load.problems, *_describe(evidence, begun)])
 
