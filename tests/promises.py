@@ -122,7 +122,7 @@ def judge_share(log: Log) -> None:
             homeless.add(event.values[0])
         elif event.hook in ("request_given", "request_ended"):
             homeless.discard(event.values[0])
-        elif event.hook == "worker_exited":
+        elif event.hook == "worker_exited" and event.time < given_up_at(log):
             homeless |= held_by(event.values[0], log.events[:position])
         elif event.hook == "worker_ready":
             taken: list[Any] = []
@@ -138,6 +138,11 @@ def judge_share(log: Log) -> None:
                     of_app = [number for number in queue if apps[number] == app]
                     moved = len(set(of_app) & set(taken))
                     assert moved == len(of_app) // (len(queues) + 1)
+
+
+def given_up_at(log: Log) -> float:
+    """Return when the pool killed its workers, and gave nothing to anybody any more."""
+    return log.left_at if log.left == "cancel" else log.left_at + log.grace
 
 
 def held_by(slot: int, events: list[Any]) -> set[Any]:
