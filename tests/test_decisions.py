@@ -192,10 +192,20 @@ def test_back_off_counts_only_workers_that_completed_nothing():
     assert backoff.died(completed=0) > 0.0
 
 
-DECIDE = (
-    "_backlog _backoff _dispatcher _durations _instruments _ledger _options _replies _routing "
-    "_statistics _targets _wire"
-).split()
+DECIDE = [
+    "_backlog",
+    "_backoff",
+    "_dispatcher",
+    "_durations",
+    "_instruments",
+    "_ledger",
+    "_options",
+    "_replies",
+    "_routing",
+    "_statistics",
+    "_targets",
+    "_wire",
+]
 
 
 def test_what_decides_knows_nothing_of_trio():

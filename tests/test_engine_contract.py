@@ -1,11 +1,15 @@
 """The contract of engines, held by each of them."""
 
+import logging
+import os
 import pickle
+import signal
 
 import pytest
 import trio
+from apps_bad import DoesNotUnpickle, ExitsWhenUnpickled
 
-from trio_dirty import AppLoadError, WorkerInfo, _wire as wire
+from trio_dirty import AppLoadError, RemoteError, WorkerInfo, _wire as wire
 from trio_dirty._engine import Blueprint
 from trio_dirty._processes import ProcessEngine
 from trio_dirty._targets import AppPath
@@ -19,8 +23,8 @@ def engine(request):
     return request.param()
 
 
-def blueprint(qualname="Counter", worker=5):
-    return Blueprint(slot=3, worker=worker, apps=((0, AppPath("apps", qualname)),))
+def blueprint(qualname="Counter", worker=5, module="apps"):
+    return Blueprint(slot=3, worker=worker, apps=((0, AppPath(module, qualname)),))
 
 
 def ask(number, action, *args):
@@ -44,6 +48,21 @@ async def until_end(worker):
         while batch := await worker.receive():
             replies += batch
     return replies
+
+
+def stop(engine, worker):
+    if isinstance(engine, SimEngine):
+        assert engine.stall(3)
+    else:
+        os.kill(worker.pid, signal.SIGSTOP)
+        os.waitpid(worker.pid, os.WUNTRACED)  # until it has stopped
+
+
+def go_on(engine, worker):
+    if isinstance(engine, SimEngine):
+        assert engine.resume(3)
+    else:
+        os.kill(worker.pid, signal.SIGCONT)
 
 
 async def test_requests_are_executed_in_order_by_one_instance(engine):
@@ -73,6 +92,25 @@ async def test_an_exception_is_a_reply_with_the_remote_traceback(engine):
     assert type(error) is LookupError
     assert str(error) == "lost key"
     assert "raise LookupError(text)\n" in str(error.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "text"),
+    [
+        (DoesNotUnpickle, ValueError, "exploded while it was unpickled"),
+        (ExitsWhenUnpickled, RemoteError, "SystemExit: 5"),
+    ],
+)
+async def test_an_argument_that_cannot_be_unpickled_fails_its_request_only(
+    engine, argument, kind, text
+):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "echo", argument()), ask(1, "add")])
+        (_, seconds, error, _), (_, _, none, count) = await answers(worker, 2)
+    assert (type(error), str(error)) == (kind, text)
+    assert seconds is not None, "it has begun"
+    assert (none, count) == (None, 1)
 
 
 async def test_large_values_cross_in_both_directions(engine):
@@ -107,6 +145,49 @@ async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):
         replies = await until_end(worker)
         assert [r[3] for r in replies] == [1, 2]
         assert worker.exit().exitcode == 0
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+async def test_stopped_it_neither_answers_nor_closes_until_it_goes_on(engine, requests):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        stop(engine, worker)
+        await worker.send([*(ask(n, "add") for n in range(requests)), wire.frame(wire.CLOSE)])
+        with trio.move_on_after(0.05) as nothing_happens:
+            await worker.receive()
+        assert nothing_happens.cancelled_caught
+        assert worker.exit().exitcode is None
+        go_on(engine, worker)
+        assert [r[3] for r in await until_end(worker)] == [1] * requests
+        assert worker.exit().exitcode == 0
+
+
+async def test_stopped_it_can_be_killed(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        stop(engine, worker)
+        await worker.send([ask(0, "add"), wire.frame(wire.CLOSE)])
+        worker.kill()
+        assert await until_end(worker) == []
+        assert worker.exit().exitcode == -9
+
+
+async def test_a_close_that_raises_is_logged_and_the_exit_code_is_0(
+    engine, caplog, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BAD_LOG", str(tmp_path / "log"))
+    async with engine.start(blueprint("CloseRaises", module="apps_bad")) as worker:
+        await worker.wait_ready()
+        pid = worker.pid
+        await worker.send([wire.frame(wire.CLOSE)])
+        assert await until_end(worker) == []
+        assert worker.exit().exitcode == 0
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("trio_dirty", logging.ERROR)
+    first, second, *_, last = record.getMessage().splitlines()
+    assert first == f"slot 3: close() raised in worker 5, process {pid}:"
+    assert second == "Traceback (most recent call last):"
+    assert last == "ZeroDivisionError: close is broken"
 
 
 async def test_killed_it_ends_with_minus_9(engine):

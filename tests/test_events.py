@@ -277,9 +277,7 @@ class Statistician(Instrument):
 async def test_statistics_are_true_in_every_hook(autojump_clock):
     statistician = Statistician()
     engine = SimEngine(DiesOfIt())
-    async with open_pool(
-        [Counter], workers=2, engine=engine, instruments=[statistician]
-    ) as pool:
+    async with open_pool([Counter], workers=2, engine=engine, instruments=[statistician]) as pool:
         statistician.pool = pool
         for slot in range(2):
             engine.crash(slot)

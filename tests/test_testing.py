@@ -1,21 +1,28 @@
 """The simulation as its users know it: trio_dirty.testing in the tests of a program."""
 
+import heapq
 import math
+import signal
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 from apps import Counter, record
+from apps_bad import DoesNotUnpickle
 from hypothesis import given, settings, strategies as st
 
 import trio_dirty
-from trio_dirty import AppLoadError, RemoteError, WorkerCrashedError, open_pool
+from trio_dirty import AppLoadError, DirtyError, RemoteError, WorkerCrashedError, open_pool
 from trio_dirty.testing import Boot, Call, EventLog, Plan, RandomPlan, SimEngine, Turn
 
 
 class Rude(trio_dirty.App):
     """Raises what is not meant to be caught."""
+
+    def ctrl_c(self):
+        signal.raise_signal(signal.SIGINT)
 
     def raise_it(self, kind):
         raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "base": BaseException}[kind](3)
@@ -27,6 +34,15 @@ class Rude(trio_dirty.App):
 class RudeAtBoot(trio_dirty.App):
     def init(self):
         raise KeyboardInterrupt("from init")
+
+
+CLOSED = []
+"""The slots in whose workers `Closes` has closed."""
+
+
+class Closes(trio_dirty.App):
+    def close(self):
+        CLOSED.append(trio_dirty.worker_info().slot)
 
 
 class Hours(Plan):
@@ -59,13 +75,110 @@ async def test_a_plan_sees_the_call(autojump_clock):
             calls.append(call)
             return Turn()
 
+    task = partial(record, 6, 0)
     async with open_pool([Counter], workers=1, engine=SimEngine(Seeing())) as pool:
         await pool.run_sync(Counter.add, amount=2)
         await pool.run_sync(record, 5, 0)
+        await pool.run_sync(task)
+    partial_call = calls.pop()
+    assert (partial_call.app, partial_call.action) == (None, "call")
+    (called,) = partial_call.args
+    assert (called.func, called.args) == (record, (6, 0))
     assert calls == [
         Call(slot=0, worker=0, app=0, action="add", args=(), kwargs={"amount": 2}),
         Call(slot=0, worker=0, app=None, action="record", args=(5, 0), kwargs={}),
     ]
+
+
+async def test_a_plan_and_an_action_do_not_see_what_the_other_does_to_arguments(autojump_clock):
+    calls = []
+
+    class Changing(Plan):
+        def turn(self, call):
+            calls.append(call.args[0])
+            call.args[0].append("by the plan")
+            return Turn()
+
+    async with open_pool([], workers=1, engine=SimEngine(Changing())) as pool:
+        await pool.run_sync(heapq.heapify, [2, 1])  # in place
+        assert await pool.run_sync(heapq.heappop, [1]) == 1
+    assert calls == [[2, 1, "by the plan"], [1, "by the plan"]]
+
+
+async def test_a_plan_is_not_asked_about_arguments_that_do_not_unpickle(autojump_clock):
+    async with open_pool([Counter], workers=1, engine=SimEngine(Hours())) as pool:
+        with pytest.raises(ValueError, match="exploded while it was unpickled"):
+            await pool.run_sync(Counter.echo, DoesNotUnpickle())
+        assert trio.current_time() == 0
+        assert await pool.run_sync(Counter.add) == 1
+        assert pool.statistics().restarts == 0
+
+
+class Wrong(Plan):
+    """Has a method of its own, which is not as it should be."""
+
+    def __init__(self, method, function):
+        vars(self)[method] = function
+
+
+NEGATIVE = "seconds must be 0 or more, was -1"
+RETURN_A_TURN = "must return a Turn, such as `return Turn(seconds=1.0)`, was"
+RETURN_A_BOOT = "must return a Boot, such as `return Boot(seconds=1.0)`, was"
+
+
+@pytest.mark.parametrize(
+    ("method", "function", "message", "cause"),
+    [
+        ("turn", lambda call: None, f"{RETURN_A_TURN} None", None),
+        ("turn", lambda call: 1.5, f"{RETURN_A_TURN} 1.5", None),
+        ("turn", lambda call: Turn(-1), f"raised {ValueError(NEGATIVE)!r}", ValueError),
+        ("turn", lambda call: {}[call.action], "raised KeyError('add')", KeyError),
+        ("boot", lambda slot, worker: None, f"{RETURN_A_BOOT} None", None),
+        ("boot", lambda slot, worker: {}[slot], "raised KeyError(0)", KeyError),
+    ],
+)
+async def test_a_plan_that_fails_ends_the_block_with_one_clear_error(
+    method, function, message, cause, autojump_clock
+):
+    async def use():
+        plan = Wrong(method, function)
+        async with open_pool([Counter], workers=1, engine=SimEngine(plan)) as pool:
+            await pool.run_sync(Counter.add)
+
+    with pytest.raises(DirtyError) as caught:
+        await use()
+    doing = {"turn": "add() in worker 0 of slot 0", "boot": "worker 0 of slot 0"}[method]
+    assert type(caught.value) is DirtyError
+    assert str(caught.value) == f"the plan failed for {doing}: Wrong.{method}() {message}"
+    assert type(caught.value.__cause__) is (cause or type(None))
+
+
+async def test_a_plan_that_fails_for_two_workers_is_one_error_too(autojump_clock):
+    plan = Wrong("boot", lambda slot, worker: None)
+    with pytest.raises(DirtyError, match=r"^the plan failed for worker [01] of slot [01]: "):
+        async with open_pool([], workers=2, engine=SimEngine(plan)):
+            pass
+
+
+@pytest.mark.parametrize("plan", [Hours, 17])
+def test_what_is_no_plan_is_refused(plan):
+    with pytest.raises(TypeError) as caught:
+        SimEngine(plan)
+    assert str(caught.value) == (f"plan must be a Plan, such as RandomPlan(seed=1), was {plan!r}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "message"),
+    [
+        (Turn, {"seconds": -1}, NEGATIVE),
+        (Turn, {"stall": math.nan}, "stall must be 0 or more, was nan"),
+        (Boot, {"seconds": -0.5}, "seconds must be 0 or more, was -0.5"),
+    ],
+)
+def test_times_that_cannot_be(kind, times, message):
+    with pytest.raises(ValueError, match="must be") as caught:
+        kind(**times)
+    assert str(caught.value) == message
 
 
 async def test_a_crash_by_hand(autojump_clock):
@@ -98,6 +211,69 @@ async def test_a_stall_by_hand_lasts_until_it_is_ended(autojump_clock):
         assert await pool.run_sync(Counter.add) == 1
 
 
+async def test_a_stalled_worker_does_not_close_and_is_killed_in_the_end(autojump_clock):
+    engine = SimEngine()
+    CLOSED.clear()
+    async with open_pool([Closes], workers=2, grace_period=10, engine=engine):
+        assert engine.stall(1)
+        left = trio.current_time()
+    assert trio.current_time() - left == 10
+    assert CLOSED == [0]
+
+
+async def test_a_stalled_worker_that_goes_on_closes(autojump_clock):
+    engine = SimEngine()
+    CLOSED.clear()
+    async with trio.open_nursery() as nursery:
+        async with open_pool([Closes], workers=1, grace_period=10, engine=engine):
+            assert engine.stall(0)
+
+            async def resume_later():
+                await trio.sleep(4)
+                assert engine.resume(0)
+
+            nursery.start_soon(resume_later)
+        assert trio.current_time() == 4
+    assert CLOSED == [0]
+
+
+class SlowBoot(Plan):
+    def boot(self, slot, worker):
+        return Boot(5.0)
+
+
+@pytest.mark.parametrize(("stop", "go_on", "ready"), [(1, 20, 20), (1, 3, 5)])
+async def test_a_worker_stalled_in_its_boot_is_not_ready_until_it_goes_on(
+    stop, go_on, ready, autojump_clock
+):
+    engine = SimEngine(SlowBoot())
+
+    async def stall():
+        await trio.sleep(stop)
+        assert engine.stall(0)
+        await trio.sleep(go_on - stop)
+        assert engine.resume(0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stall)
+        async with open_pool([Counter], workers=1, engine=engine) as pool:
+            assert trio.current_time() == ready
+            assert await pool.run_sync(Counter.add) == 1
+
+
+async def test_a_boot_that_is_stalled_for_ever_takes_boot_timeout(autojump_clock):
+    class Stalling(SlowBoot):
+        def boot(self, slot, worker):
+            assert engine.stall(slot)
+            return super().boot(slot, worker)
+
+    engine = SimEngine(Stalling())
+    with pytest.raises(AppLoadError, match="did not boot within boot_timeout=60"):
+        async with open_pool([Counter], workers=1, engine=engine):
+            pass
+    assert trio.current_time() == 60
+
+
 async def test_a_planned_stall_is_no_execution_time(autojump_clock):
     class Stopped(Plan):
         def turn(self, call):
@@ -119,6 +295,20 @@ async def test_operations_on_slots_that_are_gone_do_nothing(autojump_clock):
         assert not engine.resume(1)
         assert await pool.run_sync(Counter.add) == 1
     assert not engine.stall(0)
+
+
+async def test_operations_on_the_dead_do_nothing(autojump_clock):
+    engine = SimEngine()
+    async with open_pool([Counter], workers=1, engine=engine) as pool:
+        pid = pool.statistics().workers[0].pid
+        assert engine.stall(0)
+        assert engine.crash(0, exitcode=-11)
+        assert pool.statistics().workers[0].pid == pid, "the pool has not heard of it yet"
+        assert not engine.crash(0)
+        assert not engine.stall(0)
+        assert not engine.resume(0)
+        assert await pool.run_sync(Counter.add) == 1
+        assert pool.statistics().restarts == 1
 
 
 @pytest.mark.parametrize(
@@ -147,6 +337,12 @@ async def test_an_app_that_raises_a_base_exception_does_not_end_the_test(kind, a
         assert pool.statistics().restarts == 0
 
 
+async def test_ctrl_c_in_an_action_ends_that_action_only(autojump_clock):
+    async with open_pool([Rude], workers=1, engine=SimEngine()) as pool:
+        with pytest.raises(RemoteError, match="KeyboardInterrupt"):
+            await pool.run_sync(Rude.ctrl_c)
+
+
 async def test_a_boot_that_raises_a_base_exception_does_not_end_the_test(autojump_clock):
     with pytest.raises(AppLoadError, match="KeyboardInterrupt: from init"):
         async with open_pool([RudeAtBoot], workers=1, engine=SimEngine()):
@@ -163,7 +359,7 @@ FAULTS = {
 }
 
 
-def run_planned(seed, plan_seed=None):
+def run_planned(seed, plan):
     """A program that uses a pool, under a plan; return what happened."""
     log = EventLog()
 
@@ -175,7 +371,6 @@ def run_planned(seed, plan_seed=None):
                 await pool.run_sync(Counter.add, number)
 
     async def main():
-        plan = RandomPlan(seed if plan_seed is None else plan_seed, **FAULTS)
         async with (
             open_pool([Counter], workers=2, engine=SimEngine(plan), instruments=[log]) as pool,
             trio.open_nursery() as nursery,
@@ -185,23 +380,46 @@ def run_planned(seed, plan_seed=None):
 
     trio._core._run._r.seed(seed)  # as Hypothesis and pytest-trio do it
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return log
+
+
+def texts(log):
     return [*map(str, log.events)]
 
 
 @given(st.integers(0, 1 << 30))
 @settings(max_examples=30, deadline=None)
 def test_the_same_seed_gives_the_same_run(seed):
-    assert run_planned(seed) == run_planned(seed)
+    one, other = RandomPlan(seed, **FAULTS), RandomPlan(seed, **FAULTS)
+    assert texts(run_planned(seed, one)) == texts(run_planned(seed, other))
+
+
+def test_a_plan_says_the_same_to_one_pool_after_the_other():
+    plan = RandomPlan(5, **FAULTS)
+    assert texts(run_planned(5, plan)) == texts(run_planned(5, plan))
 
 
 def test_another_seed_gives_another_run():
-    assert run_planned(1, plan_seed=1) != run_planned(1, plan_seed=2)
+    one, other = RandomPlan(1, **FAULTS), RandomPlan(2, **FAULTS)
+    assert texts(run_planned(1, one)) != texts(run_planned(1, other))
 
 
 def test_a_random_plan_reaches_every_fault():
-    events = " ".join(event for seed in range(30) for event in run_planned(seed))
-    for outcome in ("returned", "crashed", "withdrawn"):
-        assert f"'{outcome}'" in events
+    outcomes, executions = set(), []
+    for seed in range(30):
+        begun = {}
+        for event in run_planned(seed, RandomPlan(seed, **FAULTS)).events:
+            if event.hook == "request_begun":
+                begun[event.values[0]] = event.time
+            elif event.hook == "request_ended":
+                number, outcome = event.values
+                outcomes.add(outcome)
+                if outcome == "returned":
+                    executions.append(event.time - begun[number])
+    assert outcomes == {"returned", "crashed", "withdrawn"}
+    stalled = [seconds for seconds in executions if seconds > FAULTS["seconds"][1]]
+    assert 0.01 < len(stalled) / len(executions) < 0.1, "a stop of some seconds shows"
+    assert max(stalled) <= 3 + 10 + 1e-6
     assert "at random, with seed" in " ".join(
         str(RandomPlan(seed, **FAULTS).boot(0, 5).error) for seed in range(30)
     )

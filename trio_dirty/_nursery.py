@@ -21,7 +21,7 @@ async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
     block cannot know that it has a nursery around it.
 
     Raises:
-        DirtyError: one of the tasks raised. They are not meant to; it is a defect.
+        DirtyError: one of the tasks raised it; or anything else, which is a defect.
     """
     raised: BaseException | None = None
     try:
@@ -37,9 +37,11 @@ async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
         if interrupts is not None:
             raise _leaf(interrupts) from None  # Ctrl-C, which trio adds when this waits
         if defects is not None:
-            defect = _leaf(defects)
-            raise DirtyError(f"the pool has a defect and broke down: {defect!r}") from defects
-        if raised is None:
+            if defects.split(DirtyError)[1] is not None:
+                text = f"the pool has a defect and broke down: {_leaf(defects)!r}"
+                raise DirtyError(text) from defects
+            raised = _leaf(defects)  # it says itself what is wrong
+        elif raised is None:
             raise
     if raised is not None:
         # With its cycle through this frame, it would keep alive whatever it refers to.

@@ -130,8 +130,8 @@ class ProcessWorker(Worker):
         self.pid = self._connection.process.pid
         # Not a method of this object: in a cycle with it, each dead worker's buffer of half a
         # megabyte would wait for the collector.
-        log_closing = partial(_log_closing, self._blueprint, self.pid)
-        self._frames = FrameSocket(self._connection.socket, log_closing)
+        closing_failed = partial(log_closing, self._blueprint, self.pid)
+        self._frames = FrameSocket(self._connection.socket, closing_failed)
         self._nursery.start_soon(self._watch, self._connection)
 
     @trio.lowlevel.enable_ki_protection
@@ -252,8 +252,8 @@ class ProcessWorker(Worker):
         return replies
 
 
-def _log_closing(blueprint: Blueprint, pid: int | None, text: str) -> None:
-    """Log the traceback of a ``close()`` that raised."""
+def log_closing(blueprint: Blueprint, pid: int | None, text: str) -> None:
+    """Log the traceback of a ``close()`` that raised, in a worker of any engine."""
     logger.error(
         "slot %d: close() raised in worker %d, process %s:\n%s",
         blueprint.slot,

@@ -6,7 +6,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
+
+from .._errors import DirtyError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,9 @@ class Boot:
     exitcode: int | None = None
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_seconds("seconds", self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -31,8 +38,11 @@ class Call:
     Attributes:
         slot, worker: who executes it.
         app: the index of the app; None for a plain function.
-        action: the name of the action or function.
-        args, kwargs: what it is called with.
+        action: the name of the action or function. What is neither, as a `functools.partial`,
+            is called by a function of this library: then it is ``"call"``, and ``args[0]``
+            is what that one calls.
+        args, kwargs: what it is called with. Copies: nothing that the plan does to them
+            reaches the action, nor the other way round.
     """
 
     slot: int
@@ -58,9 +68,22 @@ class Turn:
     exitcode: int | None = None
     stall: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check_seconds("seconds", self.seconds)
+        _check_seconds("stall", self.stall)
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{name} must be 0 or more, was {value!r}")
+
 
 class Plan:
-    """Says how boots and executions go. Override what should not go smoothly and at once."""
+    """Says how boots and executions go. Override what should not go smoothly and at once.
+
+    A method that raises, or returns anything else than it should, ends the pool: its block
+    raises a `DirtyError` that tells which.
+    """
 
     def boot(self, slot: int, worker: int) -> Boot:
         """Return how the boot of this worker goes."""
@@ -71,12 +94,31 @@ class Plan:
         return Turn()
 
 
+def ask(plan: Plan, method: str, kind: type[T], about: str, *args: object) -> T:
+    """Return what a plan says.
+
+    Raises:
+        DirtyError: it raised, or returned anything else than a ``kind``.
+    """
+    failed = f"the plan failed for {about}: {type(plan).__name__}.{method}()"
+    try:
+        said: object = getattr(plan, method)(*args)
+    except Exception as error:
+        raise DirtyError(f"{failed} raised {error!r}") from error
+    if not isinstance(said, kind):
+        name = kind.__name__
+        example = f"`return {name}(seconds=1.0)`"
+        raise DirtyError(f"{failed} must return a {name}, such as {example}, was {said!r}")
+    return said
+
+
 class RandomPlan(Plan):
     """Durations and faults at random, the same for the same seed.
 
     What happens to a boot depends on the seed and the worker's number only; what happens to
     a request on the seed, its worker's number, and how many the worker has executed before.
-    So a change of the schedule does not change all that follows.
+    So a change of the schedule does not change all that follows, and one plan says the same
+    to each of several pools, one after the other.
 
     Args:
         seed: any number.
@@ -127,6 +169,7 @@ class RandomPlan(Plan):
 
     def boot(self, slot: int, worker: int) -> Boot:
         """Return a boot at random."""
+        del self._executed[worker]  # of the pool before
         random = Random(f"{self._seed} {worker}")  # noqa: S311
         seconds = random.uniform(*self._boot_seconds)
         if worker < self._first_workers or random.random() >= self._boot_failure:

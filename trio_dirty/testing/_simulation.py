@@ -14,10 +14,11 @@ from .._engine import Blueprint, Engine, Exit, Reply, Worker
 from .._errors import AppLoadError
 from .._info import WorkerInfo, current_worker
 from .._nursery import open_service_nursery
+from .._processes import log_closing
 from .._replies import reply
 from .._wire import HEADER
 from .._worker import Apps, Outbox, answer, traceback_text
-from ._plans import Call, Plan, Turn
+from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,13 +35,19 @@ class SimEngine(Engine):
     An action is executed at the moment at which it begins, and its result arrives after the
     time that the plan gives it. Whatever it raises, `SystemExit` included, goes to its
     caller and not through the test. An action that ends its process ends the test's:
-    plan a `Turn` with an exit code instead.
+    plan a `Turn` with an exit code instead. A Ctrl-C that arrives in an app's code ends that
+    code only, so that an action that hangs can be ended; its caller gets a `RemoteError`.
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
+
+    Raises:
+        TypeError: it is no plan.
     """
 
     def __init__(self, plan: Plan | None = None) -> None:
+        if not isinstance(plan, Plan | None):
+            raise TypeError(f"plan must be a Plan, such as RandomPlan(seed=1), was {plan!r}")
         self._plan = Plan() if plan is None else plan
         self._workers: dict[int, SimWorker] = {}
 
@@ -49,8 +56,8 @@ class SimEngine(Engine):
         return trio.current_time()
 
     def crash(self, slot: int, exitcode: int = -9) -> bool:
-        """Have the slot's present worker die now; return whether there was one."""
-        worker = self._workers.get(slot)
+        """Have the slot's present worker die now; return whether there was one alive."""
+        worker = self._alive(slot)
         if worker is None:
             return False
         worker.die(exitcode)
@@ -59,10 +66,12 @@ class SimEngine(Engine):
     def stall(self, slot: int) -> bool:
         """Have the slot's present worker make no progress, as SIGSTOP does.
 
+        It neither boots nor begins, answers or closes, until `resume` or its death.
+
         Returns:
-            Whether there was a worker.
+            Whether there was one alive.
         """
-        worker = self._workers.get(slot)
+        worker = self._alive(slot)
         if worker is None:
             return False
         if worker.stalled is None:
@@ -70,13 +79,17 @@ class SimEngine(Engine):
         return True
 
     def resume(self, slot: int) -> bool:
-        """Let a stalled worker go on; return whether there was one."""
-        worker = self._workers.get(slot)
+        """Let a stalled worker go on; return whether there was one alive."""
+        worker = self._alive(slot)
         if worker is None or worker.stalled is None:
             return False
         worker.stalled.set()
         worker.stalled = None
         return True
+
+    def _alive(self, slot: int) -> SimWorker | None:
+        worker = self._workers.get(slot)
+        return None if worker is None or worker.exit().exitcode is not None else worker
 
     @asynccontextmanager
     async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
@@ -101,6 +114,7 @@ class SimWorker(Worker):
         self.stalled: trio.Event | None = None
         self._blueprint = blueprint
         self._plan = plan
+        self._name = f"worker {blueprint.worker} of slot {blueprint.slot}"
         self._life = trio.CancelScope()
         self._exit: Exit | None = None
         self._boot_error: str | None = None
@@ -179,8 +193,9 @@ class SimWorker(Worker):
         blueprint = self._blueprint
         current_worker.set(WorkerInfo(blueprint.slot, blueprint.worker, self.pid or 0))
         with self._life:
-            boot = self._plan.boot(blueprint.slot, blueprint.worker)
+            boot = ask(self._plan, "boot", Boot, self._name, blueprint.slot, blueprint.worker)
             await trio.sleep(boot.seconds)
+            await self._not_stalled()
             if boot.exitcode is not None:
                 self.die(boot.exitcode)
                 return
@@ -194,19 +209,21 @@ class SimWorker(Worker):
                     self._ready = True
                     self._changed.unpark_all()
                     await self._execute_requests(apps)
-                    apps.close()
+                    for text in apps.close():
+                        log_closing(blueprint, self.pid, text)
             self.die(0)
 
     async def _execute_requests(self, apps: Apps) -> None:
         outbox = Outbox()
         while True:
-            while not self._inbox:
+            await self._not_stalled()
+            if not self._inbox:
                 if self._closing:
                     return
                 await self._changed.park()
-            await self._not_stalled()
+                continue
             number, target, pickled = self._inbox.popleft()
-            turn = Turn() if target is None else self._plan.turn(self._call(target, pickled))
+            turn = Turn() if target is None else self._turn(target, pickled)
             frames = answer(apps, outbox, number, target, pickled)
             await trio.sleep(turn.seconds + turn.stall)
             await self._not_stalled()
@@ -222,10 +239,22 @@ class SimWorker(Worker):
         # It may have died after it was woken up and before it ran.
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    def _call(self, target: bytes, pickled: bytes) -> Call:
-        meant = pickle.loads(target)
-        app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
-        args, kwargs = pickle.loads(pickled)
+    def _turn(self, target: bytes, pickled: bytes) -> Turn:
+        call = self._call(target, pickled)
+        if call is None:
+            return Turn()
+        return ask(self._plan, "turn", Turn, f"{call.action}() in {self._name}", call)
+
+    @trio.lowlevel.enable_ki_protection
+    def _call(self, target: bytes, pickled: bytes) -> Call | None:
+        """Return what the plan is shown; None if it does not unpickle: `answer` reports that."""
+        # A copy of its own: plans keep calls, and actions change their arguments.
+        try:
+            meant = pickle.loads(target)
+            app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
+            args, kwargs = pickle.loads(pickled)
+        except BaseException:
+            return None
         return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
 
     @staticmethod
