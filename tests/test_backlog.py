@@ -136,6 +136,7 @@ class BacklogMachine(RuleBasedStateMachine):
     def each_is_in_its_place(self):
         backlog = self.backlog
         assert list(backlog.unsent()) == self.queue
+        assert backlog.arrived == len(self.arrived)
         assert backlog.executing() == self.begun
         assert self.told == self.ever_begun
         ahead = [r for r in self.sent if r not in self.begun and r.task is not None]

@@ -51,6 +51,11 @@ class Backlog:
         )
 
     @property
+    def arrived(self) -> int:
+        """How many have arrived and are not queued."""
+        return len(self._arrived)
+
+    @property
     def busy(self) -> bool:
         """Whether anything has not ended."""
         return bool(self._ledger.entries or self._queue or self._arrived)

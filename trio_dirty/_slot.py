@@ -78,6 +78,8 @@ class Slot:
         self.failure: DirtyError | None = None
         self._give, self._given = trio.open_memory_channel[Request | None](math.inf)
         self._backlog = Backlog(lanes, None if instruments is None else self._tell_begin)
+        # How much of what the channel holds has been taken into the queue already.
+        self._stale = 0
         # The worker that requests are sent to; None while there is none.
         self._worker: Worker | None = None
         self._pid: int | None = None
@@ -102,7 +104,7 @@ class Slot:
 
     def unsent(self) -> Iterable[Request]:
         """Return the requests that it has not sent to its worker, in order."""
-        self._take_in()
+        self._take_in_all()
         return self._backlog.unsent()
 
     def take_back(self, requests: Iterable[Request]) -> None:
@@ -113,7 +115,7 @@ class Slot:
         """Let go of a request whose caller has left, so that it does not begin any more."""
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
-        self._take_in()
+        self._take_in_all()
         if self._backlog.withdraw(request):
             self._progress.unpark_all()
             self._tell_end(request, "withdrawn")
@@ -135,7 +137,7 @@ class Slot:
 
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
-        self._take_in()
+        self._take_in_all()
         return self._backlog.let_go()
 
     def _wake_consumer(self) -> None:
@@ -151,20 +153,26 @@ class Slot:
         """
         while True:
             await self._given.receive()
-            self._take_in()
+            # Asking the channel how many it holds would cost each round trip 3 µs.
+            self._take_in(self._backlog.arrived - 1 + self._stale)
             while (worker := self._worker) is not None and (frames := self._next_frames()):
                 await worker.send(frames)
 
-    def _take_in(self) -> None:
-        """Take what is in the channel into the queue.
+    def _take_in(self, waiting: int) -> None:
+        """Take into the queue what has arrived, and out of the channel what it holds of it.
 
         Done by whoever looks at the queue first: so nothing is forgotten that the consumer has
         not come to yet, and the channel keeps no request that has left while it was sending.
         """
+        drained = min(waiting, DRAIN_LIMIT)
         # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
-        for _ in range(min(self._given.statistics().current_buffer_used, DRAIN_LIMIT)):
+        for _ in range(drained):
             self._given.receive_nowait()
+        self._stale = waiting - drained
         self._backlog.take_in()
+
+    def _take_in_all(self) -> None:
+        self._take_in(self._given.statistics().current_buffer_used)
 
     def _next_frames(self) -> Sequence[Segment]:
         """Return what to send now: the last is the order to close."""
