@@ -217,3 +217,14 @@ def test_a_lost_slot_gives_no_share_of_what_it_still_has():
     dispatcher.lost(slots[0])
     dispatcher.ready(slots[1])
     assert [len(slot.queue) for slot in slots] == [4, 0]
+
+
+def test_hopeless_are_those_of_an_app_that_nobody_left_carries():
+    slots = [Slot(0, {0}), Slot(1, {1})]
+    dispatcher = Dispatcher(slots, [0, 1], list)
+    requests = [Request(number, app) for number, app in enumerate([0, 1, 0, None])]
+    for request in requests:
+        dispatcher.accept(request)
+    assert dispatcher.failed(slots[0], RuntimeError("no")) == [requests[0], requests[2]]
+    assert dispatcher.let_go() == [requests[3], requests[1]]
+    assert dispatcher.let_go() == []
