@@ -43,6 +43,9 @@ targets = st.integers(0, 5)
 bad_boots = st.sampled_from(
     [Boot(0.5, exitcode=7), Boot(0.5, error="no such model"), Boot(5.0), Boot(math.inf)]
 )
+ruin = [Boot(0.5, exitcode=7)] * 7
+"""As many as fail a slot."""
+
 on_every_engine = (
     requests,
     requests,
@@ -54,7 +57,11 @@ on_every_engine = (
 )
 operations = st.one_of(
     *on_every_engine,
-    st.tuples(st.just("boot badly"), targets, st.lists(bad_boots, min_size=1, max_size=8)),
+    st.tuples(
+        st.just("boot badly"),
+        targets,
+        st.lists(bad_boots, min_size=1, max_size=8) | st.just(ruin),
+    ),
 )
 leaving = st.sampled_from(["serve", "serve", "raise", "grace", "cancel"])
 

@@ -244,14 +244,17 @@ def leaving_serves_only_what_was_sent(patch):
 
 @caught_by(promises.judge_no_service_without_cause)
 def new_calls_are_refused_when_two_of_three_have_failed(patch):
-    last_cause = Dispatcher.last_cause
+    def accept(pool, request, instruments):
+        failed = pool._dispatcher._failed
+        if len(failed) < 2:
+            accept_and_tell(pool, request, instruments)
+        else:
+            instruments.request_accepted(request.number, None, "")
+            instruments.request_ended(request.number, "unavailable")
+            raise _dispatcher.no_workers(request.target, [*failed.values()][-1])
 
-    def cause(dispatcher, app):
-        if len(dispatcher._failed) == 2:
-            return [*dispatcher._failed.values()][-1]
-        return last_cause(dispatcher, app)
-
-    patch.setattr(Dispatcher, "last_cause", cause)
+    accept_and_tell = Pool._accept_and_tell
+    patch.setattr(Pool, "_accept_and_tell", accept)
 
 
 @caught_by(promises.judge_leaving)
@@ -426,10 +429,10 @@ def a_crash_kills_the_neighbours(patch):
 
 
 @caught_by(promises.judge_isolation)
-def every_worker_dies_after_its_tenth(patch):
+def every_worker_dies_after_its_fifth(patch):
     def settle(slot, replies):
         settle_replies(slot, replies)
-        if slot._completed >= 10 and slot._worker is not None:
+        if slot._completed >= 5 and slot._worker is not None:
             slot._worker.kill()
 
     settle_replies = Slot._settle
