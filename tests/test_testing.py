@@ -307,6 +307,7 @@ async def test_operations_on_the_dead_do_nothing(autojump_clock):
         assert not engine.crash(0)
         assert not engine.stall(0)
         assert not engine.resume(0)
+        await trio.testing.wait_all_tasks_blocked()  # else the dead one may be sent the request
         assert await pool.run_sync(Counter.add) == 1
         assert pool.statistics().restarts == 1
 
