@@ -60,8 +60,9 @@ operations = st.one_of(
     st.tuples(
         st.just("boot badly"),
         targets,
-        st.lists(bad_boots, min_size=1, max_size=8) | st.just(ruin),
-    ),
+        st.lists(bad_boots, min_size=1, max_size=8),
+    )
+    | st.tuples(st.just("ruin"), targets),
 )
 leaving = st.sampled_from(["serve", "serve", "raise", "grace", "cancel"])
 
@@ -259,6 +260,9 @@ async def play(script, log, world):
                         scopes[-1 - parameters[0]].cancel()
                     elif operation == "boot badly":
                         world.boot_badly(parameters[0] % SLOTS, parameters[1])
+                    elif operation == "ruin":
+                        world.boot_badly(parameters[0] % SLOTS, ruin)
+                        world.do("crash", pool, parameters[0] % SLOTS)
                     elif operation in ("crash", "stall", "resume"):
                         world.do(operation, pool, parameters[0] % SLOTS)
                 if script.leave != "grace":

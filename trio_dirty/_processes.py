@@ -49,7 +49,15 @@ class ProcessEngine(Engine):
     """Starts each worker as one long job of a trio-parallel process of its own."""
 
     def __init__(self) -> None:
-        if multiprocessing.current_process().daemon:
+        this = multiprocessing.current_process()
+        if getattr(this, "_inheriting", False):
+            # multiprocessing would refuse to start a process, but only after this one, about
+            # to be killed, has made a directory that nobody would remove.
+            raise DirtyError(
+                "a pool cannot be opened here: this process is a worker that imports the program's "
+                "main module. In a script, call trio.run() under `if __name__ == '__main__':`"
+            )
+        if this.daemon:
             raise DirtyError(
                 "a pool cannot be opened here: this process is a daemonic child, which may have "
                 "no children. In a script, call trio.run() under `if __name__ == '__main__':`, "
