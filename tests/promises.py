@@ -323,7 +323,7 @@ def judge_no_orphans(log: Log) -> None:
     assert log.left_over == []
     last = max(i for i, event in enumerate(log.events) if event.hook == "slot_closed")
     later = {event.hook for event in log.events[last + 1 :]}
-    assert later <= {"request_ended", "request_cancelled"}
+    assert later <= {"request_accepted", "request_ended", "request_cancelled"}
 
 
 def judge_leaving(log: Log) -> None:
