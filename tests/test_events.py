@@ -341,3 +341,19 @@ async def test_any_object_with_some_of_the_hooks_will_do():
     async with open_pool([], workers=1, engine=SimEngine(), instruments=(duck,)) as pool:
         await pool.run_sync(record, 1, 0)
     assert duck.ended == [(0, "returned")]
+
+
+async def test_the_channel_does_not_grow_while_requests_come_without_a_pause():
+    held = []
+    async with (
+        open_pool([Counter], workers=1, engine=SimEngine()) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        (slot,) = pool._slots
+        for _ in range(2000):  # more than are served: there is always one to be woken for
+            for _ in range(2):
+                nursery.start_soon(pool.run_sync, Counter.add)
+            await trio.lowlevel.checkpoint()
+            held.append(slot._given.statistics().current_buffer_used)
+    # What arrived in the last moments, and wake-ups. It was 1,500 where these were not counted.
+    assert max(held) <= 200

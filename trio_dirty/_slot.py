@@ -78,7 +78,8 @@ class Slot:
         self.failure: DirtyError | None = None
         self._give, self._given = trio.open_memory_channel[Request | None](math.inf)
         self._backlog = Backlog(lanes, None if instruments is None else self._tell_begin)
-        # How much of what the channel holds has been taken into the queue already.
+        # Invariant: what has arrived and _stale are together as many as the channel holds, with
+        # what it has handed to the consumer. Stale are wake-ups, and what is queued already.
         self._stale = 0
         # The worker that requests are sent to; None while there is none.
         self._worker: Worker | None = None
@@ -141,6 +142,7 @@ class Slot:
         return self._backlog.let_go()
 
     def _wake_consumer(self) -> None:
+        self._stale += 1
         self._give.send_nowait(None)
 
     # The consumer
@@ -153,8 +155,9 @@ class Slot:
         """
         while True:
             await self._given.receive()
+            self._stale -= 1
             # Asking the channel how many it holds would cost each round trip 3 µs.
-            self._take_in(self._backlog.arrived - 1 + self._stale)
+            self._take_in(self._backlog.arrived + self._stale)
             while (worker := self._worker) is not None and (frames := self._next_frames()):
                 await worker.send(frames)
 
@@ -168,7 +171,7 @@ class Slot:
         # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
         for _ in range(drained):
             self._given.receive_nowait()
-        self._stale = waiting - drained
+        self._stale += self._backlog.arrived - drained
         self._backlog.take_in()
 
     def _take_in_all(self) -> None:
