@@ -126,8 +126,8 @@ class Log(EventLog):
     def note_ready(self, slot, worker, pid):
         if self.pool is not None:
             self.unsent[len(self.events)] = {
-                other.index: [r.number for r in (*other._backlog._queue, *other._backlog._arrived)]
-                for other in self.pool._slots
+                other.index: [r.number for r in (*other.backlog._queue, *other.backlog._arrived)]
+                for other in self.pool._supervisor.slots
                 if other.state == "ready" and other.index != slot
             }
         self._note("worker_ready", slot, worker, pid)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from trio_dirty import _wire
 from trio_dirty._backlog import Backlog
 from trio_dirty._ledger import AHEAD_BYTES, AHEAD_LIMIT
+from trio_dirty._limits import Limits
 
 
 class Request(SimpleNamespace):
@@ -27,8 +28,19 @@ def request(number, size=100, large=False):
         size=size,
         large=large,
         frames=[f"frame {number}"] if not large else [f"head {number}", f"segment {number}"],
-        task="its caller",
+        cancelled=False,
+        key=None,
+        streams=False,
+        limits=Limits(),
     )
+
+
+def nobody(request):
+    raise AssertionError("nobody is to be told")
+
+
+def quiet():
+    return Backlog(1, nobody, tells_all=False)
 
 
 def given(backlog, *requests):
@@ -105,15 +117,15 @@ class BacklogMachine(RuleBasedStateMachine):
     def leave_the_queue(self, data):
         one = data.draw(st.sampled_from(self.queue))
         self.queue.remove(one)
-        one.task = None
+        one.cancelled = True
         assert self.backlog.withdraw(one) is True
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def leave_when_sent(self, data):
         one = data.draw(st.sampled_from(self.sent))
-        if one.task is not None:
-            one.task = None
+        if not one.cancelled:
+            one.cancelled = True
             assert self.backlog.withdraw(one) is False
             self.notices.append(_wire.frame(_wire.WITHDRAW, one.number))
 
@@ -139,7 +151,7 @@ class BacklogMachine(RuleBasedStateMachine):
         assert backlog.arrived == len(self.arrived)
         assert backlog.executing() == self.begun
         assert self.told == self.ever_begun
-        ahead = [r for r in self.sent if r not in self.begun and r.task is not None]
+        ahead = [r for r in self.sent if r not in self.begun and not r.cancelled]
         assert backlog.queued == len(self.arrived) + len(self.queue) + len(ahead)
         assert backlog.busy == bool(self.arrived or self.queue or self.sent)
         assert repr(backlog) == (
@@ -152,7 +164,7 @@ test_a_backlog_is_in_order = BacklogMachine.TestCase
 
 
 def test_as_many_are_sent_as_lanes_and_window_allow():
-    backlog = given(Backlog(1), *map(request, range(5)))
+    backlog = given(quiet(), *map(request, range(5)))
     assert backlog.next_frames() == ["frame 0", "frame 1"]
     assert backlog.next_frames() == []
     backlog.answered(0, 1.0)
@@ -160,7 +172,7 @@ def test_as_many_are_sent_as_lanes_and_window_allow():
 
 
 def test_many_tiny_ones_are_sent_ahead():
-    backlog = given(Backlog(1), *map(request, range(200)))
+    backlog = given(quiet(), *map(request, range(200)))
     backlog.next_frames()
     for number in range(40):
         backlog.answered(number, 1e-6)
@@ -169,15 +181,15 @@ def test_many_tiny_ones_are_sent_ahead():
 
 
 def test_what_is_skipped_says_nothing_about_how_long_requests_take():
-    backlog = given(Backlog(1), *map(request, range(3)))
+    backlog = given(quiet(), *map(request, range(3)))
     backlog.next_frames()
     backlog.answered(0, None)
     assert backlog._ledger.window.ahead == 1
-    assert backlog._ledger.window._average == Backlog(1)._ledger.window._average
+    assert backlog._ledger.window._average == quiet()._ledger.window._average
 
 
 def test_a_large_one_is_sent_alone_and_to_an_idle_worker_only():
-    backlog = given(Backlog(1), request(0), request(1, 200_000, large=True), request(2))
+    backlog = given(quiet(), request(0), request(1, 200_000, large=True), request(2))
     assert backlog.next_frames() == ["frame 0"]
     assert backlog.next_frames() == []
     backlog.answered(0, 1.0)
@@ -188,7 +200,7 @@ def test_a_large_one_is_sent_alone_and_to_an_idle_worker_only():
 
 
 def test_a_notice_goes_before_a_large_one():
-    backlog = given(Backlog(1), request(0), request(1))
+    backlog = given(quiet(), request(0), request(1))
     backlog.next_frames()
     backlog.answered(0, 1.0)
     backlog.answered(1, 1.0)
@@ -202,7 +214,7 @@ def test_a_notice_goes_before_a_large_one():
 
 def test_an_answer_to_nothing_is_noticed():
     with pytest.raises(KeyError):
-        Backlog(1).answered(0, 1.0)
+        quiet().answered(0, 1.0)
 
 
 def test_who_may_have_begun_since_an_answer_is_told_of():
@@ -217,7 +229,73 @@ def test_who_may_have_begun_since_an_answer_is_told_of():
 
 
 def test_nobody_needs_to_be_told():
-    backlog = given(Backlog(1), request(0), request(1))
+    backlog = given(quiet(), request(0), request(1))
     assert backlog.next_frames() == ["frame 0", "frame 1"]
     backlog.answered(0, 1.0)
+    assert not backlog.attentive
+
+
+def test_what_has_limits_is_told_of_even_so():
+    told = []
+    backlog = Backlog(1, told.append, tells_all=False)
+    timed = request(1)
+    timed.limits = Limits(timeout=1.0, is_timed=True)
+    given(backlog, request(0), timed, request(2))
+    backlog.next_frames()
+    assert backlog.attentive
+    for number in range(3):
+        backlog.answered(number, 1.0)
+        backlog.begin_next()
+        backlog.next_frames()
+    assert timed in told
+    assert not backlog.attentive
+
+
+def test_what_is_withdrawn_when_it_was_sent_is_told_of_if_it_begins():
+    told = []
+    backlog = Backlog(1, told.append, tells_all=False)
+    first, second = request(0), request(1)
+    given(backlog, first, second)
+    backlog.next_frames()
+    second.cancelled = True
+    assert not backlog.withdraw(second)
+    assert backlog.attentive
+    backlog.answered(0, 1.0)
     backlog.begin_next()
+    assert told == [second]
+
+
+def test_nothing_is_sent_ahead_behind_a_stream():
+    stream = request(1)
+    stream.streams = True
+    backlog = given(quiet(), request(0), stream, request(2))
+    assert backlog.next_frames() == ["frame 0", "frame 1"], "the stream itself is"
+    backlog.answered(0, 1.0)
+    assert backlog.next_frames() == []
+    backlog.answered(1, 1.0)
+    assert backlog.next_frames() == ["frame 2"]
+
+
+@pytest.mark.parametrize("max_queue", [0, 1, 3])
+def test_there_is_room_for_as_many_as_may_wait(max_queue):
+    backlog = Backlog(2, nobody, tells_all=False)
+    for number in range(2 + max_queue):
+        assert backlog.has_room(max_queue)
+        given(backlog, request(number))
+        if number % 2:
+            backlog.next_frames()
+    assert not backlog.has_room(max_queue)
+    backlog.next_frames()
+    assert not backlog.has_room(max_queue)
+    assert backlog.load == 2 + max_queue
+
+
+def test_what_has_left_takes_no_room_though_the_worker_has_it():
+    backlog = given(quiet(), request(0), request(1))
+    backlog.next_frames()
+    assert not backlog.has_room(1)
+    ahead = backlog.sent(1)
+    ahead.cancelled = True
+    backlog.withdraw(ahead)
+    assert backlog.has_room(1)
+    assert not backlog.has_room(0), "the lane is taken"

@@ -97,7 +97,7 @@ async def test_a_generator_is_refused_by_function_and_stream_is_named(pool: Pool
     with pytest.raises(
         TypeError,
         match=whole(
-            "Bad.generator is a generator function, whose results come one by one: "
+            "apps_bad:Bad.generator is a generator function, whose results come one by one: "
             "use stream(Bad.generator, ...) instead of run_sync"
         ),
     ):

@@ -17,15 +17,16 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from trio_dirty import WorkerCrashedError, _dispatcher, _slot
+from trio_dirty import WorkerCrashedError, _dispatcher, _incarnation
 from trio_dirty._backlog import Backlog
 from trio_dirty._backoff import Backoff
 from trio_dirty._dispatcher import Dispatcher
+from trio_dirty._incarnation import Incarnation
 from trio_dirty._ledger import Ledger, Window
-from trio_dirty._pool import Pool
-from trio_dirty._request import Request
+from trio_dirty._request import Call
 from trio_dirty._routing import Rotation
 from trio_dirty._slot import Slot
+from trio_dirty._supervisor import Supervisor
 from trio_dirty.testing import SimEngine, SimWorker
 
 HANG = None
@@ -44,7 +45,7 @@ def caught_by(judge):
 
 def forget(request):
     """Let nobody ever end a request, and its caller wait until the play is ended."""
-    request.place = SimpleNamespace(withdraw=lambda request: None)
+    request.place = SimpleNamespace(withdraw=lambda request: True)
 
 
 # Order
@@ -178,7 +179,7 @@ def a_new_slot_takes_everything(patch):
 
 @caught_by(promises.judge_share)
 def what_is_still_in_the_channel_is_not_shared(patch):
-    patch.setattr(Slot, "unsent", lambda slot: slot._backlog.unsent())
+    patch.setattr(Slot, "unsent", lambda slot: slot.backlog.unsent())
 
 
 @caught_by(promises.judge_share)
@@ -191,7 +192,7 @@ def the_share_is_taken_queue_by_queue(patch):
 
 @caught_by(HANG)
 def a_waiter_left_unsettled(patch):
-    fail = Request.fail
+    fail = Call.fail
 
     def fail_unless_crashed(request, error):
         if isinstance(error, WorkerCrashedError):
@@ -199,7 +200,7 @@ def a_waiter_left_unsettled(patch):
         else:
             fail(request, error)
 
-    patch.setattr(Request, "fail", fail_unless_crashed)
+    patch.setattr(Call, "fail", fail_unless_crashed)
 
 
 @caught_by(promises.judge_share)
@@ -236,25 +237,23 @@ def results_are_mixed_up(patch):
 @caught_by(promises.judge_one_outcome)
 def leaving_serves_only_what_was_sent(patch):
     async def serve_rest(pool):
-        for slot in pool._slots:
+        for slot in pool.slots:
             slot._scope.cancel()
 
-    patch.setattr(Pool, "_serve_rest", serve_rest)
+    patch.setattr(Supervisor, "serve_rest", serve_rest)
 
 
 @caught_by(promises.judge_no_service_without_cause)
 def new_calls_are_refused_when_two_of_three_have_failed(patch):
-    def accept(pool, request, instruments):
-        failed = pool._dispatcher._failed
+    def accept(dispatcher, request):
+        failed = dispatcher._failed
         if len(failed) < 2:
-            accept_and_tell(pool, request, instruments)
+            accept_all(dispatcher, request)
         else:
-            instruments.request_accepted(request.number, None, "")
-            instruments.request_ended(request.number, "unavailable")
             raise _dispatcher.no_workers(request.target, [*failed.values()][-1])
 
-    accept_and_tell = Pool._accept_and_tell
-    patch.setattr(Pool, "_accept_and_tell", accept)
+    accept_all = Dispatcher.accept
+    patch.setattr(Dispatcher, "accept", accept)
 
 
 @caught_by(promises.judge_leaving)
@@ -286,18 +285,18 @@ def a_worker_outlives_the_block(patch):
 
 @caught_by(HANG)
 def leaving_forgets_the_rest(patch):
-    patch.setattr(Pool, "_settle_rest", lambda pool: None)
+    patch.setattr(Supervisor, "settle_rest", lambda pool: None)
 
 
 @caught_by(HANG)
 def grace_period_ignored(patch):
-    init = Pool.__init__
+    init = Supervisor.__init__
 
-    def wait_for_ever(pool, options, engine):
+    def wait_for_ever(supervisor, options, engine):
         object.__setattr__(options, "grace_period", math.inf)
-        init(pool, options, engine)
+        init(supervisor, options, engine)
 
-    patch.setattr(Pool, "__init__", wait_for_ever)
+    patch.setattr(Supervisor, "__init__", wait_for_ever)
 
 
 @caught_by(HANG)
@@ -353,13 +352,13 @@ def the_last_that_was_sent_fails(patch):
 
 @caught_by(promises.judge_rerouting)
 def rerouted_in_reverse(patch):
-    patch.setattr(_slot, "number", lambda request: -request.number)
+    patch.setattr(_incarnation, "number", lambda request: -request.number)
 
 
 @caught_by(promises.judge_rerouting)
 def rerouted_as_they_lay(patch):
     """First what was sent and queued, as the slot had it: what it took over comes too late."""
-    patch.setattr(_slot, "number", lambda request: 0)
+    patch.setattr(_incarnation, "number", lambda request: 0)
 
 
 @caught_by(HANG)
@@ -385,7 +384,7 @@ def what_has_just_arrived_is_forgotten(patch):
         return let_go_of_all(backlog)
 
     let_go_of_all = Backlog.let_go
-    patch.setattr(Slot, "let_go", lambda slot: let_go(slot._backlog))
+    patch.setattr(Slot, "let_go", lambda slot: let_go(slot.backlog))
 
 
 @caught_by(promises.judge_at_most_once)
@@ -403,46 +402,48 @@ def answers_before_the_end_are_not_read(patch):
 
 @caught_by(promises.judge_nothing_lost)
 def a_crash_fails_the_neighbours(patch):
-    settle_exit = Slot._settle_exit
+    settle_exit = Incarnation.settle_exit
 
-    def settle_all(slot, dispatcher, exit_):
+    def settle_all(incarnation, dispatcher, exit_):
+        slot = incarnation._slot
         for other in dispatcher._slots:
             if other is not slot:
-                for request in other._backlog.executing():
+                for request in other.backlog.executing():
                     request.fail(WorkerCrashedError("a neighbour died", slot=slot.index))
-        return settle_exit(slot, dispatcher, exit_)
+        return settle_exit(incarnation, dispatcher, exit_)
 
-    patch.setattr(Slot, "_settle_exit", settle_all)
+    patch.setattr(Incarnation, "settle_exit", settle_all)
 
 
 @caught_by(promises.judge_isolation)
 def a_crash_kills_the_neighbours(patch):
-    settle_exit = Slot._settle_exit
+    settle_exit = Incarnation.settle_exit
 
-    def kill_all(slot, dispatcher, exit_):
+    def kill_all(incarnation, dispatcher, exit_):
+        slot = incarnation._slot
         for other in dispatcher._slots:
             if other is not slot and other._worker is not None:
                 other._worker.kill()
-        return settle_exit(slot, dispatcher, exit_)
+        return settle_exit(incarnation, dispatcher, exit_)
 
-    patch.setattr(Slot, "_settle_exit", kill_all)
+    patch.setattr(Incarnation, "settle_exit", kill_all)
 
 
 @caught_by(promises.judge_isolation)
 def every_worker_dies_after_its_fifth(patch):
-    def settle(slot, replies):
-        settle_replies(slot, replies)
-        if slot._completed >= 5 and slot._worker is not None:
-            slot._worker.kill()
+    def settle(incarnation, replies):
+        settle_replies(incarnation, replies)
+        if incarnation._slot.completed >= 5:
+            incarnation.worker.kill()
 
-    settle_replies = Slot._settle
-    patch.setattr(Slot, "_settle", settle)
+    settle_replies = Incarnation._settle
+    patch.setattr(Incarnation, "_settle", settle)
 
 
 @caught_by(promises.judge_isolation)
 def a_busy_neighbour_is_waited_for(patch):
     def next_frames(slot):
-        busy = [other for other in slots if other is not slot and other._backlog.executing()]
+        busy = [other for other in slots if other is not slot and other.backlog.executing()]
         return [] if len(busy) == 2 else next_frames_alone(slot)
 
     def ready(dispatcher, slot):
@@ -462,6 +463,7 @@ def a_busy_neighbour_is_waited_for(patch):
 def a_cancelled_request_is_still_sent(patch):
     def withdraw(slot, request):
         slot._instruments.request_cancelled(request.number)
+        return False
 
     patch.setattr(Slot, "withdraw", withdraw)
 

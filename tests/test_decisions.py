@@ -20,7 +20,7 @@ SLOTS = 5
 
 
 def request(number, app=0, size=1):
-    return SimpleNamespace(number=number, app=app, size=size)
+    return SimpleNamespace(number=number, app=app, size=size, key=None, streams=False)
 
 
 class RotationMachine(RuleBasedStateMachine):

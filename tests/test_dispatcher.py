@@ -28,6 +28,7 @@ class Request:
         self.number = number
         self.app = app
         self.target = TARGETS[app]
+        self.key = None
         self.place = None
 
     def __repr__(self):

@@ -18,7 +18,18 @@ times = st.sampled_from(sorted(TIMES))
 
 
 def checked(apps=(Bad,), **others):
-    defaults = {"workers": 1, "boot_timeout": 60, "grace_period": 30, "instruments": ()}
+    defaults = {
+        "workers": 1,
+        "routing": "round_robin",
+        "max_queue": None,
+        "timeout": math.inf,
+        "soft_timeout": math.inf,
+        "on_cancel": "abandon",
+        "cancel_grace": 5,
+        "boot_timeout": 60,
+        "grace_period": 30,
+        "instruments": (),
+    }
     return Options.checked(apps, **{**defaults, **others})
 
 

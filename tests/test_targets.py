@@ -12,7 +12,7 @@ from messages import whole
 
 from trio_dirty import App, AppNotFoundError, _targets
 from trio_dirty._pickling import PROTOCOL
-from trio_dirty._targets import AppPath, Targets
+from trio_dirty._targets import AppPath, Targets, one_by_one
 from trio_dirty._wire import TARGET_LIMIT
 from trio_dirty._worker import call
 
@@ -332,15 +332,22 @@ def test_an_async_function_is_refused(function):
         targets(Outer.Inner).of_function(function)
 
 
-@pytest.mark.parametrize("function", [generator, Bad.generator, functools.partial(generator)])
-def test_a_generator_function_is_refused_and_stream_is_named(function):
-    name = getattr(function, "__qualname__", repr(function))
-    message = (
-        f"{name} is a generator function, whose results come one by one: "
-        f"use stream({name}, ...) instead of run_sync"
+@pytest.mark.parametrize(
+    ("function", "called"), [(generator, "generator"), (Bad.generator, "Bad.generator")]
+)
+def test_a_generator_function_is_known_as_one(function, called):
+    target, _ = targets(Bad).of_function(function)
+    assert target.is_generator
+    assert one_by_one(target) == (
+        f"{target} is a generator function, whose results come one by one: "
+        f"use stream({called}, ...) instead of run_sync"
     )
-    with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).of_function(function)
+
+
+@pytest.mark.parametrize("function", [math.factorial, functools.partial(generator)])
+def test_what_is_no_generator_function_is_not(function):
+    target, _ = targets(Bad).of_function(function)
+    assert not target.is_generator
 
 
 def test_a_function_that_no_worker_can_import_is_refused():

@@ -5,10 +5,13 @@ The map of the house. Three kinds of code live here, apart from each other:
 Decide: synchronous, knows nothing of trio and does no I/O.
     _targets     what a request calls; which action a function stands for
     _options     the options of a pool, checked
-    _routing     round-robin, and the share of a slot that becomes ready
+    _limits      what a caller asks of one request besides its outcome
+    _routing     round-robin, the slot of a key, the share of a slot that becomes ready
+    _keys        where the requests of a key are
     _dispatcher  gives requests to slots, or lets them wait for one
     _backlog     what a slot has been given and has not ended, and what is sent when
     _ledger      what a worker has been sent and may have begun; how much is sent ahead
+    _oversight   what is to be done about requests that have begun, and when
     _backoff     when the next worker of a slot may start
     _instruments what a pool tells of what happens in it
     _replies     a worker's frames as results and exceptions
@@ -16,9 +19,14 @@ Decide: synchronous, knows nothing of trio and does no I/O.
     _statistics  what a pool tells about itself
 
 Perform: trio. Each task has one job.
-    _pool        open_pool and the Pool that callers hold
-    _slot        a slot's channel, its consumer, and the supervision of its workers
-    _request     a call, from acceptance to its outcome
+    _opening     open_pool
+    _pool        the Pool that callers hold
+    _intake      from a call to an accepted request
+    _request     a request, from acceptance to its outcome
+    _stream      a request whose results come one by one, and what its reader holds
+    _supervisor  the slots of a pool, from the first worker's start to the last one's end
+    _slot        a slot's channel, its consumer, and the workers that succeed each other in it
+    _incarnation one worker of a slot, from its start to the settlement of what it leaves
     _engine      the contract of what starts workers
     _processes   the engine whose workers are processes
     _frames      the pool's end of a worker's socket
@@ -28,14 +36,19 @@ Perform: trio. Each task has one job.
     _log         the logger
 
 Child: runs in the worker, and imports nothing that imports trio.
-    _worker      boot the apps, execute requests in order, close the apps
+    _worker      boot, execute requests in order, close
+    _apps        the apps of a worker, and what may be called in it
+    _execution   the execution of one request
+    _lane        what is executed, and how it is interrupted
+    _outbox      outcomes as frames
     _link        the worker's end of its socket, tied to the life of the pool
     _app         the base class of apps
     _info        what an action can ask about its worker
 
 For tests: testing, a package of its own: workers simulated in the same process.
 
-Both sides use _wire (frames), _pickling (segments) and _errors.
+Both sides use _wire (frames), _pickling (segments), _credit (how far a stream runs ahead) and
+_errors.
 
 Names are imported when they are first used: a worker imports the module of an app, that
 imports this package, and must not pay 190 ms and 13 MB for a trio that it has no use for.
@@ -53,33 +66,51 @@ if TYPE_CHECKING:
         AppNotFoundError as AppNotFoundError,
         DirtyError as DirtyError,
         NoWorkersAvailableError as NoWorkersAvailableError,
+        PoolBusyError as PoolBusyError,
         RemoteError as RemoteError,
+        RequestCancelled as RequestCancelled,
+        RequestTimeoutError as RequestTimeoutError,
+        SoftTimeout as SoftTimeout,
         WorkerCrashedError as WorkerCrashedError,
     )
     from ._info import WorkerInfo as WorkerInfo, worker_info as worker_info
     from ._instruments import Instrument as Instrument, Outcome as Outcome
-    from ._pool import Pool as Pool, open_pool as open_pool
+    from ._lane import check_cancelled as check_cancelled
+    from ._limits import OnCancel as OnCancel
+    from ._opening import open_pool as open_pool
+    from ._options import Routing as Routing
+    from ._pool import Pool as Pool
     from ._statistics import (
         PoolStatistics as PoolStatistics,
         WorkerStatistics as WorkerStatistics,
     )
+    from ._stream import ChunkChannel as ChunkChannel, StreamManager as StreamManager
 
 _HOMES = {
     "App": "_app",
     "AppLoadError": "_errors",
     "AppNotFoundError": "_errors",
+    "ChunkChannel": "_stream",
     "DirtyError": "_errors",
     "Instrument": "_instruments",
     "NoWorkersAvailableError": "_errors",
+    "OnCancel": "_limits",
     "Outcome": "_instruments",
     "Percentiles": "_durations",
     "Pool": "_pool",
+    "PoolBusyError": "_errors",
     "PoolStatistics": "_statistics",
     "RemoteError": "_errors",
+    "RequestCancelled": "_errors",
+    "RequestTimeoutError": "_errors",
+    "Routing": "_options",
+    "SoftTimeout": "_errors",
+    "StreamManager": "_stream",
     "WorkerCrashedError": "_errors",
     "WorkerInfo": "_info",
     "WorkerStatistics": "_statistics",
-    "open_pool": "_pool",
+    "check_cancelled": "_lane",
+    "open_pool": "_opening",
     "worker_info": "_info",
 }
 

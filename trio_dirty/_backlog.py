@@ -28,15 +28,21 @@ class Backlog:
 
     Args:
         lanes: how many requests a worker executes at a time.
-        begun: called with each request that may have begun from now on; None for nobody.
+        begun: called with requests that may have begun from now on.
+        tells_all: whether with each of them; else only with those that have to be watched,
+            and with others while there are such.
 
     Attributes:
         arrive: to be called with each request that is put into the channel.
         answered: see `Ledger.answered`.
+        attentive: whether anything is to be told of what is sent now, when it begins.
     """
 
-    def __init__(self, lanes: int, begun: Callable[[Request], object] | None = None) -> None:
+    def __init__(
+        self, lanes: int, begun: Callable[[Request], object], *, tells_all: bool = True
+    ) -> None:
         self._begun = begun
+        self._tells_all = self.attentive = tells_all
         self._arrived: list[Request] = []
         self.arrive = self._arrived.append
         self._queue: OrderedDict[Request, None] = OrderedDict()
@@ -61,11 +67,28 @@ class Backlog:
         return bool(self._ledger.entries or self._queue or self._arrived)
 
     @property
+    def load(self) -> int:
+        """How many have not ended."""
+        return len(self._arrived) + len(self._queue) + len(self._ledger.entries)
+
+    def has_room(self, max_queue: int) -> bool:
+        """Whether one more would leave at most so many that have not begun."""
+        lanes = self._ledger.lanes
+        if self.load < lanes + max_queue:
+            return True
+        executing = len(self._ledger.entries)
+        return self.queued + (executing >= lanes) <= max_queue
+
+    @property
     def queued(self) -> int:
-        """How many have not begun and are still awaited."""
+        """How many have not begun, and whose callers are still there."""
         ahead = islice(self._ledger.entries.values(), self._ledger.lanes, None)
-        awaited = sum(request.task is not None for request in ahead)
-        return len(self._arrived) + len(self._queue) + awaited
+        wanted = sum(not request.cancelled for request in ahead)
+        return len(self._arrived) + len(self._queue) + wanted
+
+    def sent(self, number: int) -> Request | None:
+        """Return a request that is with the worker, or None if it has been answered."""
+        return self._ledger.entries.get(number)
 
     def executing(self) -> list[Request]:
         """Return what may have begun: at most one for each lane."""
@@ -96,7 +119,10 @@ class Backlog:
         self._notices = []
         queue, ledger = self._queue, self._ledger
         entries = ledger.entries
-        limit = ledger.lanes + ledger.window.ahead
+        if not entries:
+            self.attentive = self._tells_all
+        # A stream holds its lane for as long as its reader likes: nothing is to wait behind it.
+        limit = ledger.lanes + (0 if ledger.streams else ledger.window.ahead)
         while queue and len(entries) < limit and ledger.size < AHEAD_BYTES:
             request = next(iter(queue))
             # While a worker executes it does not read: what exceeds the socket's buffer would
@@ -105,19 +131,26 @@ class Backlog:
                 break
             del queue[request]
             ledger.sent(request)
-            if self._begun is not None and len(entries) <= ledger.lanes:
+            if request.streams:
+                limit = ledger.lanes
+            if request.limits.is_timed:
+                self.attentive = True
+            if self.attentive and len(entries) <= ledger.lanes:
                 self._begun(request)
             if request.large:
                 return request.frames
             frames += request.frames
         return frames
 
+    def notify(self, frame: Segment) -> None:
+        """Have a frame sent that is no request, before any further request."""
+        self._notices.append(frame)
+
     def begin_next(self) -> None:
         """Tell of the request that may have begun since one was answered."""
-        if self._begun is not None:
-            latest = self._ledger.latest_begun()
-            if latest is not None:
-                self._begun(latest)
+        latest = self._ledger.latest_begun()
+        if latest is not None:
+            self._begun(latest)
 
     # Out
 
@@ -134,7 +167,8 @@ class Backlog:
             may have begun, until the worker has answered; the worker is to be told.
         """
         if request.number in self._ledger.entries:
-            self._notices.append(_wire.frame(_wire.WITHDRAW, request.number))
+            self.notify(_wire.frame(_wire.WITHDRAW, request.number))
+            self.attentive = True
             return False
         del self._queue[request]
         return True

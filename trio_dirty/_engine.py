@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._worker import EXIT_BROKE_DOWN, EXIT_LINK_LOST
 
@@ -80,6 +80,18 @@ None if it was skipped and so never began; the exception to raise in the caller,
 the result. A plain tuple, because one is made for every request."""
 
 
+class Chunks(NamedTuple):
+    """What a generator has yielded, one after the other, between two other replies.
+
+    Attributes:
+        number: the request's.
+        chunks: each value and its size in bytes, as it counts for the credit window.
+    """
+
+    number: int
+    chunks: list[tuple[Any, int]]
+
+
 class Worker(ABC):
     """One worker, from its start to its exit."""
 
@@ -102,8 +114,8 @@ class Worker(ABC):
         """
 
     @abstractmethod
-    async def receive(self) -> Sequence[Reply]:
-        """Wait for replies; return at least one, or none when the worker has ended.
+    async def receive(self) -> Sequence[Reply | Chunks]:
+        """Wait for replies and chunks; return at least one, or none when the worker has ended.
 
         All that the worker had written before its end is returned first. By the end is
         meant its exit: whatever is nothing but silent has not ended.
@@ -116,6 +128,30 @@ class Worker(ABC):
     @abstractmethod
     def kill(self) -> None:
         """Have the worker end at once, whatever it is doing. Does not wait."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Have the worker read at once, in the middle of an action, what it has been sent.
+
+        An INTERRUPT frame is then raised in the action that it names. A worker that is stopped
+        does so when it goes on.
+        """
+
+    @abstractmethod
+    async def hold(self) -> None:
+        """Stop the worker, wherever it is, and wait until it stands still.
+
+        What it has answered until then can be received, and nothing else begins or ends
+        before `release`. It may be killed meanwhile.
+        """
+
+    @abstractmethod
+    def unread(self) -> bool:
+        """Return whether anything whole is there that `receive` has not returned."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let a worker that is held go on."""
 
 
 class Engine(ABC):

@@ -22,6 +22,14 @@ class AppLoadError(DirtyError):
     """
 
 
+class PoolBusyError(DirtyError):
+    """Every slot that could take the request has ``max_queue`` that have not begun.
+
+    The request was not accepted, and nothing of it is left: try again later, or pass the
+    refusal on to whoever asks.
+    """
+
+
 class NoWorkersAvailableError(DirtyError):
     """No slot that carries the app is ready, and none will be: all have failed.
 
@@ -63,6 +71,57 @@ class WorkerCrashedError(DirtyError):
         self.exitcode = exitcode
 
 
+class RequestTimeoutError(DirtyError):
+    """The request was executed for longer than it may be.
+
+    Attributes:
+        soft: True where ``soft_timeout`` has passed: `SoftTimeout` was raised inside the
+            action, and its worker has kept its state. False where ``timeout`` has: the worker
+            was killed, and is being replaced.
+        seconds: the limit that has passed.
+        app: ``"module:Class"`` of the request's app; None for a plain function.
+        action: the name of the action or function.
+        slot: the slot's index.
+        pid: the worker's process.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        soft: bool = False,
+        seconds: float = 0.0,
+        app: str | None = None,
+        action: str | None = None,
+        slot: int | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.soft = soft
+        self.seconds = seconds
+        self.app = app
+        self.action = action
+        self.slot = slot
+        self.pid = pid
+
+
+class SoftTimeout(BaseException):
+    """Raised inside an action when its ``soft_timeout`` has passed.
+
+    The action may catch it to clean up. What it then returns or raises reaches the caller; where
+    this exception itself leaves the action, the caller gets `RequestTimeoutError`. A
+    `BaseException`, so that an ``except Exception`` does not swallow it.
+    """
+
+
+class RequestCancelled(BaseException):
+    """Raised inside an action whose caller has left: by `check_cancelled`, or by an interrupt.
+
+    The action may catch it to clean up, and should let it pass. A `BaseException`, so that an
+    ``except Exception`` does not swallow it.
+    """
+
+
 class RemoteError(DirtyError):
     """An exception, or a result, that cannot cross from the worker to the caller.
 
@@ -95,3 +154,7 @@ class RemoteTraceback(Exception):  # noqa: N818 (it is no error, it is where one
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+# In a worker nobody imports the package's names, and these appear in its tracebacks.
+SoftTimeout.__module__ = RequestCancelled.__module__ = "trio_dirty"

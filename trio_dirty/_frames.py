@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from . import _wire
+from ._engine import Chunks
 from ._pickling import SegmentReader, SegmentsCutError
-from ._replies import reply
+from ._replies import chunk, reply
 from ._threads import UNLIMITED, yield_lock
 from ._wire import HEADER
 
@@ -45,6 +46,10 @@ class FrameSocket:
         # _large_arrived: then it begins with a large one.
         self._end = 0
         self._large_arrived = False
+        self._receiving_large = False
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._readable = poll.poll
 
     async def receive_boot_report(self) -> str | None:
         """Receive the one frame that a worker sends before it is given requests.
@@ -84,7 +89,7 @@ class FrameSocket:
                 left = memoryview(left)[sent:]
                 await trio.lowlevel.checkpoint()
 
-    async def receive(self) -> Sequence[Reply]:
+    async def receive(self) -> Sequence[Reply | Chunks]:
         """Wait for replies; return all that are there, and none at the end of the socket."""
         while not self._large_arrived:
             await trio.lowlevel.wait_readable(self._socket)
@@ -105,10 +110,11 @@ class FrameSocket:
         self._end += received
         return received > 0
 
-    def _parse(self) -> list[Reply]:
+    def _parse(self) -> list[Reply | Chunks]:
         """Take the whole small frames off the buffer, up to a large one."""
         view, end = self._view, self._end
-        replies: list[Reply] = []
+        replies: list[Reply | Chunks] = []
+        chunks: list[tuple[Any, int]] | None = None
         start = 0
         while end - start >= HEADER_SIZE:
             length, kind, _, seconds, number = unpack_header(view, start)
@@ -120,6 +126,13 @@ class FrameSocket:
                 break
             body = view[start + HEADER_SIZE : stop]
             start = stop
+            if kind == _wire.CHUNK:
+                if chunks is None:
+                    chunks = []
+                    replies.append(Chunks(number, chunks))
+                chunks.append((chunk(pickle.loads, body), length))
+                continue
+            chunks = None
             if kind == _wire.CLOSED:
                 for text in pickle.loads(body):
                     self._closing_failed(text)
@@ -130,7 +143,7 @@ class FrameSocket:
             view[: self._end] = bytes(view[start:end])
         return replies
 
-    async def _receive_large(self) -> Sequence[Reply]:
+    async def _receive_large(self) -> Sequence[Reply | Chunks]:
         """Receive and unpickle, in a thread, the large reply that the buffer begins with."""
         view = self._view
         length, kind, _, seconds, number = unpack_header(view)
@@ -142,20 +155,28 @@ class FrameSocket:
         view[: self._end] = bytes(view[head_end : head_end + self._end])
         try:
             self._large_arrived = False
+            self._receiving_large = True
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
             large = await trio.to_thread.run_sync(
-                reply,
+                _large_reply,
                 kind & ~_wire.LARGE,
                 number,
                 seconds,
+                size,
                 reader.load,
                 abandon_on_cancel=True,
                 limiter=UNLIMITED,
             )
         except SegmentsCutError:
             return ()
+        finally:
+            self._receiving_large = False
         return [large, *self._parse()]
+
+    def unread(self) -> bool:
+        """Return whether anything can be received, and is not being received already."""
+        return bool(not self._receiving_large and self._readable(0))
 
     def _receive_in_thread(self, buffer: memoryview) -> int:
         sock = self._socket
@@ -170,6 +191,14 @@ class FrameSocket:
                 poll.poll()
             except OSError:
                 return 0
+
+
+def _large_reply(
+    kind: int, number: int, seconds: float, size: int, load: Callable[[], Any]
+) -> Reply | Chunks:
+    if kind == _wire.CHUNK:
+        return Chunks(number, [(chunk(load), size)])
+    return reply(kind, number, seconds, load)
 
 
 def _joined(frames: Sequence[Segment]) -> Sequence[Segment]:

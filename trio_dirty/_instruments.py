@@ -15,10 +15,22 @@ from ._log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Outcome: TypeAlias = Literal["returned", "raised", "withdrawn", "crashed", "unavailable", "closed"]
-"""How a request ended: its action returned, or raised; it was withdrawn and never began,
-because its caller had left; its worker died while it may have been executing it; no slot can
-take it, and none ever will; the pool was closed before it was served."""
+Outcome: TypeAlias = Literal[
+    "returned",
+    "raised",
+    "withdrawn",
+    "crashed",
+    "timed_out",
+    "killed",
+    "unavailable",
+    "busy",
+    "closed",
+]
+"""How a request ended: its action returned, or raised (an interrupt of the pool included); it
+was withdrawn and never began, because its caller had left; its worker died while it may have
+been executing it; its worker was killed because it took longer than ``timeout``, or because its
+caller was cancelled; no slot can take it, and none ever will; every slot that could had as many
+waiting as it may have; the pool was closed before it was served."""
 
 
 class Instrument:

@@ -18,6 +18,10 @@ class Sendable(Routable, Protocol):
     def size(self) -> int:
         """How many bytes it is on the wire."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether its results come one by one."""
+
 
 R = TypeVar("R", bound=Sendable)
 
@@ -72,14 +76,16 @@ class Ledger(Generic[R]):
         entries: the requests by their numbers, in the order in which they were sent.
         lanes: how many requests the worker executes at a time.
         size: the bytes of all entries.
+        streams: how many of the entries are streams.
         window: how many more may be sent ahead of those.
     """
 
-    __slots__ = ("entries", "lanes", "size", "window")
+    __slots__ = ("entries", "lanes", "size", "streams", "window")
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.size = 0
+        self.streams = 0
         self.entries: dict[int, R] = {}
         self.window = Window()
 
@@ -87,6 +93,8 @@ class Ledger(Generic[R]):
         """Enter a request that is about to be sent: from now on it may have begun."""
         self.entries[request.number] = request
         self.size += request.size
+        if request.streams:
+            self.streams += 1
 
     def answered(self, number: int, seconds: float | None = None) -> R:
         """Strike out and return the request that the worker has answered.
@@ -100,7 +108,9 @@ class Ledger(Generic[R]):
         """
         request = self.entries.pop(number)
         self.size -= request.size
-        if seconds is not None:
+        if request.streams:
+            self.streams -= 1
+        elif seconds is not None:
             self.window.observe(seconds)
         return request
 
@@ -117,5 +127,6 @@ class Ledger(Generic[R]):
         entries = list(self.entries.values())
         self.entries.clear()
         self.size = 0
+        self.streams = 0
         self.window = Window()
         return entries[: self.lanes], entries[self.lanes :]

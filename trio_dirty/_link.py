@@ -16,6 +16,7 @@ from collections import deque
 from time import perf_counter
 
 from . import _wire
+from ._lane import INTERRUPT_SIGNAL, LOOK_SECONDS, Lane
 from ._pickling import SegmentReader
 from ._wire import HEADER
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 HEADER_SIZE, unpack_header = HEADER.size, HEADER.unpack_from
 
-LOOK_SECONDS = 50e-6
-"""How stale the knowledge of withdrawals may be when a request begins. A frame takes
-about as long from the pool's decision to here, and a look costs 1 µs."""
-
 
 class LinkLost(BaseException):
     """The socket has ended or is unusable."""
@@ -40,8 +37,12 @@ class LinkLost(BaseException):
 class Link:
     """The worker's end of the socket: frames in, frames out.
 
-    Requests queue here between their arrival and their beginning, and leave when they
-    are withdrawn. All of it happens in one thread, between requests.
+    Requests queue here between their arrival and their beginning. All of it happens in one
+    thread: between requests, and inside one when its action asks whether it is cancelled, or is
+    interrupted.
+
+    Attributes:
+        lane: what is executed; what arrives for it is told to it.
     """
 
     def __init__(self, sock: socket.socket, lifeline: int) -> None:
@@ -53,7 +54,7 @@ class Link:
         self._start = self._end = 0
         self._queue: deque[list[Any]] = deque()
         self._closing = False
-        self._looked = 0.0
+        self.lane = Lane(self.look)
         # A recv() that waits is woken up once more whenever the pool reads a reply, since
         # that makes room to write; it costs the pool's recv() 15 µs. poll() is not.
         readable = select.poll()
@@ -78,7 +79,9 @@ class Link:
         tie_life_to(lifeline)
         socket.send_fds(sock, [token], [pool_end])
         os.close(pool_end)
-        return cls(sock, lifeline)
+        link = cls(sock, lifeline)
+        signal.signal(INTERRUPT_SIGNAL, link.lane.on_signal)
+        return link
 
     def close(self) -> None:
         """Close the socket, so that the pool reads an end behind the last reply."""
@@ -103,23 +106,39 @@ class Link:
             raise LinkLost from error
 
     def next_request(self) -> list[Any] | None:
-        """Wait for a request and take it up; None when told to close.
+        """Wait for a request and have the lane take it up; None when told to close.
 
         Returns:
-            The request's number; its target, which is None if it was withdrawn; and its
-            pickled arguments, or the `SegmentReader` that has them.
+            The request's number; its target, which is None if it was withdrawn; its
+            pickled arguments, or the `SegmentReader` that has them; its kind; and what
+            the lane has been told of it already.
         """
         queue = self._queue
         if queue:
-            if perf_counter() - self._looked > LOOK_SECONDS and self._poll(0):
-                self._receive()
+            self.look_if_stale()
         else:
             while not queue:
                 if self._closing:
                     return None
-                self._poll()
-                self._receive()
-        return queue.popleft()
+                self.wait()
+        request = queue.popleft()
+        self.lane.begin(request[0], request[4])
+        return request
+
+    def wait(self) -> None:
+        """Wait until the pool has sent something, and take it in."""
+        self._poll()
+        self._receive()
+
+    def look(self) -> None:
+        """Take in what the pool has sent, if it has."""
+        if self._poll(0):
+            self._receive()
+
+    def look_if_stale(self) -> None:
+        """The same, unless it was done a moment ago."""
+        if perf_counter() - self.lane.looked > LOOK_SECONDS and self._poll(0):
+            self._receive()
 
     def _receive(self) -> None:
         """Receive what is there, and act on all the frames that have arrived whole."""
@@ -137,22 +156,20 @@ class Link:
             stop = body + length
             if stop > end:
                 break
-            if kind == _wire.REQUEST:
+            if kind == _wire.REQUEST or kind == _wire.STREAM:
                 split = body + target_length
-                self._queue.append([number, bytes(view[body:split]), bytes(view[split:stop])])
-            elif kind == _wire.WITHDRAW:
-                for request in self._queue:
-                    if request[0] == number:
-                        request[1] = None
-            elif kind == _wire.CLOSE:
-                self._closing = True
+                target, pickled = bytes(view[body:split]), bytes(view[split:stop])
+                self._queue.append([number, target, pickled, kind, 0])
+            elif not kind & _wire.LARGE:
+                self._obey(kind, number, view[body:stop])
             else:
                 # A large request is sent to an idle worker only. So it is the next to be
                 # taken up, and reads its segments before anything behind them is parsed.
                 target = bytes(view[body : body + target_length])
                 size = _wire.large_size(view[body:stop])
                 head = bytes(view[stop : min(stop + size, end)])
-                self._queue.append([number, target, SegmentReader(head, size, self._receive_some)])
+                reader = SegmentReader(head, size, self._receive_some)
+                self._queue.append([number, target, reader, kind & ~_wire.LARGE, 0])
                 stop += len(head)
             start = stop
         if start == end:
@@ -161,7 +178,26 @@ class Link:
             view[: end - start] = bytes(view[start:end])
             start, end = 0, end - start
         self._start, self._end = start, end
-        self._looked = perf_counter()
+        self.lane.looked = perf_counter()
+
+    def _obey(self, kind: int, number: int, body: memoryview) -> None:
+        """Act on a frame that is no request."""
+        lane = self.lane
+        if kind == _wire.CLOSE:
+            self._closing = True
+        elif number == lane.number:
+            if kind == _wire.CREDIT:
+                lane.window.give_back(*_wire.pair(body))
+            elif kind == _wire.INTERRUPT:
+                lane.interrupt(*_wire.pair(body))
+            else:
+                lane.left = True
+        else:
+            for request in self._queue:
+                if request[0] == number and kind == _wire.WITHDRAW:
+                    request[1] = None
+                elif request[0] == number and kind == _wire.INTERRUPT:
+                    request[4], _ = _wire.pair(body)
 
     def _receive_some(self, buffer: memoryview) -> int:
         try:

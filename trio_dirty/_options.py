@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ._instruments import Instruments
+from ._limits import Limits, seconds
 from ._targets import AppPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._app import AppLike
+
+Routing: TypeAlias = Literal["round_robin", "least_loaded"]
+"""Which slot a request without a key is given to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,10 @@ class Options:
 
     apps: tuple[AppPath, ...]
     workers: int
+    routing: Routing
+    max_queue: int | None
+    limits: Limits
+    cancel_grace: float
     boot_timeout: float
     grace_period: float
     instruments: Instruments | None
@@ -31,6 +38,12 @@ class Options:
         apps: Iterable[type[AppLike] | str],
         *,
         workers: int,
+        routing: object,
+        max_queue: object,
+        timeout: object,
+        soft_timeout: object,
+        on_cancel: object,
+        cancel_grace: object,
         boot_timeout: float | None,
         grace_period: float | None,
         instruments: Iterable[object],
@@ -38,9 +51,13 @@ class Options:
         """Return the options, or raise `TypeError` or `ValueError` that names the bad one."""
         return cls(
             apps=_app_paths(apps),
-            workers=_count("workers", workers),
-            boot_timeout=_seconds("boot_timeout", boot_timeout, zero=False),
-            grace_period=_seconds("grace_period", grace_period, zero=True),
+            workers=_count("workers", workers, least=1),
+            routing=_routing(routing),
+            max_queue=None if max_queue is None else _count("max_queue", max_queue, least=0),
+            limits=Limits.checked(timeout, soft_timeout, on_cancel),
+            cancel_grace=seconds("cancel_grace", cancel_grace, zero=True),
+            boot_timeout=seconds("boot_timeout", boot_timeout, zero=False),
+            grace_period=seconds("grace_period", grace_period, zero=True),
             instruments=Instruments.checked(instruments),
         )
 
@@ -64,21 +81,17 @@ def _written(app: str | type) -> str:
     return repr(app) if isinstance(app, str) else app.__qualname__
 
 
-def _count(name: str, value: object) -> int:
+def _routing(value: object) -> Routing:
+    names = get_args(Routing)
+    if value not in names:
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"routing must be one of {', '.join(map(repr, names))}, was {value!r}")
+    return value  # type: ignore[return-value]  # it is one of the names
+
+
+def _count(name: str, value: object, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number of at least 1, was {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, was {value}")
+        raise TypeError(f"{name} must be a whole number of at least {least}, was {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, was {value}")
     return value
-
-
-def _seconds(name: str, value: object, *, zero: bool) -> float:
-    """Return a number of seconds; None means no limit."""
-    if value is None:
-        return math.inf
-    least = "at least 0" if zero else "more than 0"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds {least}, or None, was {value!r}")
-    if not value >= 0 or (value == 0 and not zero):
-        raise ValueError(f"{name} must be {least} seconds, was {value}")
-    return float(value)

@@ -1,40 +1,40 @@
-"""The pool that callers hold, and the block that opens and closes it."""
+"""The pool that callers hold."""
 
 from __future__ import annotations
 
-import itertools
-import pickle
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, overload
 
 import trio
 
-from ._dispatcher import Dispatcher
-from ._durations import Durations
-from ._engine import Engine
-from ._errors import NoWorkersAvailableError
-from ._nursery import open_service_nursery
-from ._options import Options
-from ._pickling import PROTOCOL, SmallPickler, dump_slowly
-from ._processes import ProcessEngine
-from ._request import Request
-from ._slot import Slot
-from ._statistics import PoolStatistics
-from ._targets import Targets
-from ._threads import UNLIMITED, yield_lock
+from ._keys import OnlySlot
+from ._limits import Limits
+from ._request import Call
+from ._stream import StreamManager, StreamRequest
+from ._targets import given_for_self, one_by_one
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Hashable, Iterator
 
     from ._app import AppLike
-    from ._instruments import Instruments
-    from ._pickling import Segment
+    from ._intake import Intake
+    from ._limits import OnCancel
+    from ._statistics import PoolStatistics
+    from ._supervisor import Supervisor
     from ._targets import Target
 
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound="AppLike")
+
+
+class Unchanged:
+    """The default of options that a view of a pool may change."""
+
+    def __repr__(self) -> str:
+        return "unchanged"
+
+
+UNCHANGED = Unchanged()
 
 
 @final
@@ -47,8 +47,10 @@ class Pool:
         **Order.** Requests given to a slot begin in the order in which they were given,
         and a worker executes one at a time.
 
-        **Fairness.** Over any stretch in which the set of ready slots that carry an app does
-        not change, the numbers of that app's requests given to them differ by at most one.
+        **Fairness.** With round-robin routing, over any stretch in which the set of ready slots
+        that carry an app does not change, the numbers of that app's requests given to them
+        differ by at most one. (Requests with a key, and broadcasts, follow rules of their own
+        and do not count; slots that are full, by ``max_queue``, are passed over.)
 
         **One outcome.** Every request ends in exactly one of: its result, the app's
         exception, an error of this library, its caller's cancellation, the pool's closing.
@@ -65,38 +67,18 @@ class Pool:
         **Does not hold the loop.** No call holds the event loop for more than 20 ms.
     """
 
-    def __init__(self, options: Options, engine: Engine) -> None:
-        self._options = options
-        self._engine = engine
-        self._now = engine.now
-        self._instruments = options.instruments
-        self._targets = Targets(options.apps)
-        self._numbers = itertools.count()
-        self._pickler = SmallPickler()
-        self._open = False
-        # Whoever waits for the pool to become quiet is parked here, and looks again
-        # whenever something has ended.
-        self._progress = trio.lowlevel.ParkingLot()
-        workers = itertools.count()
-        apps = tuple(enumerate(options.apps))
-        self._slots = tuple(
-            Slot(
-                index,
-                apps,
-                engine=engine,
-                numbers=workers,
-                lanes=1,
-                boot_timeout=options.boot_timeout,
-                progress=self._progress,
-                instruments=options.instruments,
-            )
-            for index in range(options.workers)
-        )
-        self._dispatcher = Dispatcher(self._slots, range(len(apps)), self._left)
+    def __init__(
+        self, supervisor: Supervisor, intake: Intake, limits: Limits, key: Hashable = None
+    ) -> None:
+        self._supervisor = supervisor
+        self._intake = intake
+        self._limits = limits
+        self._key = key
 
     def __repr__(self) -> str:
-        states = ", ".join(slot.state for slot in self._slots)
-        return f"<trio_dirty.Pool {'open' if self._open else 'closed'}, slots: {states}>"
+        states = ", ".join(slot.state for slot in self._supervisor.slots)
+        state = "open" if self._supervisor.is_open else "closed"
+        return f"<trio_dirty.Pool {state}, slots: {states}>"
 
     @overload
     async def run_sync(
@@ -122,13 +104,17 @@ class Pool:
         NumPy arrays are then not copied. Arguments are pickled before the request is
         accepted: later changes of them have no effect.
 
-        Cancellation: the caller leaves at once. A request that has not begun will not begin;
-        one that has begun is executed to its end, and its outcome dropped.
+        Cancellation: a request that has not begun will not begin, and its caller leaves at
+        once. One that has begun is dealt with as ``on_cancel`` says, see `open_pool`; by
+        default its caller leaves at once, it is executed to its end, and its outcome dropped.
 
         Raises:
             Exception: what the action raised, with the worker's traceback as its cause.
             RemoteError: it raised, or returned, what cannot cross to this process.
             WorkerCrashedError: the worker died while it may have executed this request.
+            RequestTimeoutError: it was executed for longer than ``timeout`` or
+                ``soft_timeout``.
+            PoolBusyError: every slot that could take it has ``max_queue`` that wait.
             NoWorkersAvailableError: every slot has failed.
             AppNotFoundError: the function is a method of an app that is not in the pool.
             TypeError: the function cannot run in a worker, or an argument does not pickle.
@@ -136,15 +122,12 @@ class Pool:
             trio.ClosedResourceError: the pool is closed, or was closed before the request
                 was served.
         """
-        target, first = self._targets.of_function(function)
+        target, first = self._intake.targets.of_function(function)
+        if target.is_generator:
+            raise TypeError(one_by_one(target))
         if args and type(args[0]) is target.owner:
-            raise TypeError(
-                f"{target} is executed on the instance that lives in a worker: leave out "
-                f"the {type(args[0]).__qualname__} given for self, and call "
-                f"run_sync({type(args[0]).__qualname__}.{target.action}, ...) with the other "
-                "arguments"
-            )
-        return await self._request(target, first + args, kwargs)
+            raise TypeError(given_for_self(target, args[0], "run_sync"))
+        return await self._call(target, first + args, kwargs)
 
     @trio.lowlevel.enable_ki_protection
     async def execute(
@@ -165,52 +148,180 @@ class Pool:
             AppNotFoundError: the app is not in the pool.
             ValueError: the action's name has a leading underscore.
         """
-        return await self._request(self._targets.named(app, action), args, kwargs)
+        return await self._call(self._intake.targets.named(app, action), args, kwargs)
 
-    async def _request(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self._open:
-            raise trio.ClosedResourceError("this pool is closed")
-        try:
-            pickled: bytes | list[Segment] | None = self._pickler.dump((args, kwargs))
-            if pickled is None:
-                pickled = await self._pickled_in_thread(args, kwargs)
-        except Exception as error:
-            raise TypeError(_not_pickled(target, args, kwargs, error)) from error
+    async def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        intake = self._intake
+        intake.check_open()
+        pickled = await intake.pickle(target, args, kwargs)
         del args, kwargs  # of large ones the request alone keeps hold, until it is sent
-        if not self._open:
-            raise trio.ClosedResourceError("this pool was closed")
-        request = Request(target, next(self._numbers), pickled, self._now())
-        if self._instruments is None:
-            self._dispatcher.accept(request)
-        else:
-            self._accept_and_tell(request, self._instruments)
+        request = intake.accept(Call, target, pickled, self._limits, self._key)
+        del pickled
         # The one checkpoint, unless there was a thread. A caller that is cancelled already
         # leaves here, before the request can begin.
         return await trio.lowlevel.wait_task_rescheduled(request.abort)
 
-    def _accept_and_tell(self, request: Request, instruments: Instruments) -> None:
-        path = request.target.path
-        app = None if path is None else str(path)
-        instruments.request_accepted(request.number, app, request.target.action)
-        try:
-            self._dispatcher.accept(request)
-        except NoWorkersAvailableError:
-            instruments.request_ended(request.number, "unavailable")
-            raise
+    @overload
+    def stream(
+        self,
+        action: Callable[Concatenate[A, P], Iterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> StreamManager[T]: ...
 
-    def _left(self, request: Request) -> None:
-        """Take note of a request whose caller has left while it waited for a slot."""
-        self._progress.unpark_all()
-        if self._instruments is not None:
-            self._instruments.request_cancelled(request.number)
-            self._instruments.request_ended(request.number, "withdrawn")
+    @overload
+    def stream(
+        self, function: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> StreamManager[T]: ...
 
-    async def _pickled_in_thread(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Segment]:
-        return await trio.to_thread.run_sync(
-            dump_slowly, args, kwargs, yield_lock, abandon_on_cancel=True, limiter=UNLIMITED
-        )
+    @overload
+    def stream(
+        self, app: type[AppLike] | str, action: str, /, *args: Any, **kwargs: Any
+    ) -> StreamManager[Any]: ...
+
+    def stream(self, function: Any, /, *args: Any, **kwargs: Any) -> StreamManager[Any]:
+        """Return a block in which the results of a generator are read one by one.
+
+        ``async with pool.stream(Embedder.tokens, "Once") as chunks:`` makes the request, and
+        ``async for chunk in chunks:`` reads what the action yields; see `ChunkChannel`. It takes
+        an action by its function, by app and name as in `execute`, or any importable function.
+        What it calls must be a generator, or return an iterator.
+
+        The generator runs ahead of its reader by at most 1,000 chunks or 1 MiB, or by one
+        larger chunk; then it waits. Chunks are pickled like results. A stream holds its lane
+        until it ends, and nothing is sent ahead behind it: what is queued in its slot waits. So
+        a reader that calls the pool inside its loop can wait for itself.
+
+        ``timeout`` and ``soft_timeout`` bound each step of the generator, from one ``yield`` to
+        the next; the time that it waits for its reader does not count.
+
+        Leaving the block, in whatever way, lets the caller go at once. A generator that has not
+        ended is closed at its next ``yield``, in the worker, where its ``finally`` runs; the
+        worker keeps its state and goes on to the next request. ``on_cancel`` says what becomes
+        of one that computes on: with ``"abandon"`` nothing, with ``"interrupt"``
+        `RequestCancelled` is raised inside it, with ``"kill"`` the worker is killed; only with
+        ``"wait"`` does leaving wait for its end.
+
+        Raises:
+            TypeError, ValueError, AppNotFoundError: as of `run_sync` and `execute`; at the call.
+            TypeError, NoWorkersAvailableError, PoolBusyError, trio.ClosedResourceError: on
+                entering, where nothing is left of the request.
+            RuntimeError: it is entered a second time.
+        """
+        target, args = self._intake.targets.of_call(function, args, "stream")
+
+        async def accept() -> StreamRequest:
+            await trio.lowlevel.checkpoint()
+            self._intake.check_open()
+            pickled = await self._intake.pickle(target, args, kwargs)
+            return self._intake.accept(StreamRequest, target, pickled, self._limits, self._key)
+
+        return StreamManager(accept)
+
+    @overload
+    async def broadcast(
+        self, action: Callable[Concatenate[A, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[T]: ...
+
+    @overload
+    async def broadcast(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[T]: ...
+
+    @overload
+    async def broadcast(
+        self, app: type[AppLike] | str, action: str, /, *args: Any, **kwargs: Any
+    ) -> list[Any]: ...
+
+    @trio.lowlevel.enable_ki_protection
+    async def broadcast(self, function: Any, /, *args: Any, **kwargs: Any) -> list[Any]:
+        """Execute an action once on every worker that carries its app.
+
+        It takes an action by its function, by app and name, or any importable function, which
+        every worker executes. A slot whose worker is booting is waited for. Slots that have
+        failed, or come later, are left out. Where a worker dies before it has begun, the next
+        one of its slot executes it.
+
+        Cancellation is that of each of the requests: see `run_sync`.
+
+        Returns:
+            The results, in the order of the slots.
+
+        Raises:
+            ExceptionGroup: the exceptions of the workers that failed, in the order of the
+                slots, as `run_sync` would have raised them; the others have succeeded.
+            NoWorkersAvailableError: every slot that carries the app has failed.
+            PoolBusyError: one of the slots has ``max_queue`` that wait; none executes it.
+        """
+        intake = self._intake
+        target, args = intake.targets.of_call(function, args, "broadcast")
+        if target.is_generator:
+            raise TypeError(one_by_one(target))
+        intake.check_open()
+        pickled = await intake.pickle(target, args, kwargs)
+        slots = intake.slots_for_broadcast(target)
+        results: dict[int, Any] = {}
+        errors: dict[int, Exception] = {}
+
+        @trio.lowlevel.enable_ki_protection
+        async def call(slot: int) -> None:
+            try:
+                request = intake.accept(Call, target, pickled, self._limits, OnlySlot(slot))
+                results[slot] = await trio.lowlevel.wait_task_rescheduled(request.abort)
+            except Exception as error:
+                errors[slot] = error
+
+        async with trio.open_nursery() as nursery:
+            for slot in slots:
+                nursery.start_soon(call, slot)
+        if errors:
+            raise ExceptionGroup(
+                f"{target} failed on {len(errors)} of {len(slots)} workers",
+                [errors[slot] for slot in sorted(errors)],
+            )
+        return [results[slot] for slot in slots]
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Unchanged | None = UNCHANGED,
+        soft_timeout: float | Unchanged | None = UNCHANGED,
+        on_cancel: OnCancel | Unchanged = UNCHANGED,
+        key: Hashable | Unchanged = UNCHANGED,
+    ) -> Pool:
+        """Return a view of the pool whose calls have other options.
+
+        It is the same pool, with the same verbs. What is not given stays as it is.
+
+        Args:
+            timeout: see `open_pool`.
+            soft_timeout: see `open_pool`.
+            on_cancel: see `open_pool`.
+            key: requests with equal keys go to the same slot as long as it is there, and begin
+                in the order of their acceptance, also over crashes and while slots come and go.
+                Where their slot has no worker, they wait for the next one. Of n slots, one
+                that comes or goes moves about 1/n of the keys. Anything that hashes; None for no
+                key. A broadcast disregards it.
+
+        Raises:
+            TypeError, ValueError: an option is out of its range.
+        """
+        limits = self._limits
+        if not (timeout is soft_timeout is on_cancel is UNCHANGED):
+            limits = Limits.checked(
+                limits.timeout if timeout is UNCHANGED else timeout,
+                limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout,
+                limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
+            )
+        if key is UNCHANGED:
+            key = self._key
+        else:
+            try:
+                hash(key)
+            except TypeError as error:
+                raise TypeError(f"key must hash, was {key!r}: {error}") from None
+        return Pool(self._supervisor, self._intake, limits, key)
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool does at this moment, in numbers that do not change any more.
@@ -218,142 +329,4 @@ class Pool:
         May be called at any time, after closing too. Takes constant memory, and about
         0.1 ms for each slot.
         """
-        workers = tuple(slot.statistics() for slot in self._slots)
-        waiting, execution = Durations.summarise(slot.durations for slot in self._slots)
-        return PoolStatistics(
-            workers=workers,
-            queued=len(self._dispatcher) + sum(worker.queued for worker in workers),
-            running=sum(worker.running for worker in workers),
-            abandoned=sum(worker.abandoned for worker in workers),
-            completed=sum(worker.completed for worker in workers),
-            failed=sum(worker.failed for worker in workers),
-            restarts=sum(worker.restarts for worker in workers),
-            waiting=waiting,
-            execution=execution,
-        )
-
-    # Opening and closing, for open_pool
-
-    async def _boot(self, nursery: trio.Nursery) -> None:
-        """Start every slot, and wait until each has a worker that has booted.
-
-        Raises:
-            AppLoadError: one could not boot. The others are being killed.
-        """
-        for slot in self._slots:
-            nursery.start_soon(slot.consume)
-            nursery.start_soon(slot.supervise, self._dispatcher)
-        while not all(slot.has_booted for slot in self._slots):
-            await self._progress.park()
-            for slot in self._slots:
-                if slot.failure is not None:
-                    raise slot.failure
-        self._open = True
-
-    async def _serve_rest(self) -> None:
-        """Wait until all that was accepted has ended, then until every worker has closed."""
-        with trio.move_on_after(self._options.grace_period):
-            while self._dispatcher or any(slot.busy for slot in self._slots):
-                await self._progress.park()
-            for slot in self._slots:
-                slot.close()
-            for slot in self._slots:
-                await slot.closed.wait()
-
-    @trio.lowlevel.enable_ki_protection
-    def _settle_rest(self) -> None:
-        """End, when no task is left to serve them, the requests that still wait."""
-        waiting = self._dispatcher.let_go()
-        for slot in self._slots:
-            begun, unbegun = slot.let_go()
-            waiting += begun + unbegun
-        for request in waiting:
-            if self._instruments is not None:
-                self._instruments.request_ended(request.number, "closed")
-            request.fail(trio.ClosedResourceError("this pool was closed"))
-
-
-def _not_pickled(
-    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
-) -> str:
-    """Say which argument it is."""
-    for name, value in [*enumerate(args, 1), *kwargs.items()]:
-        try:
-            pickle.dumps(value, PROTOCOL)
-        except Exception as culprit:
-            which = f"argument {name}, {type(value).__qualname__},"
-            return f"{which} of {target} cannot be pickled: {culprit}"
-    return f"the arguments of {target} cannot be pickled: {error}"
-
-
-def open_pool(
-    apps: Iterable[type[AppLike] | str],
-    *,
-    workers: int,
-    boot_timeout: float | None = 60,
-    grace_period: float | None = 30,
-    instruments: Iterable[object] = (),
-    engine: Engine | None = None,
-) -> AbstractAsyncContextManager[Pool]:
-    """Open a pool of worker processes, for the time of a block.
-
-    The block, ``async with open_pool([App], workers=4) as pool:``, begins when every worker
-    has booted. When it is left, normally or by an exception, the pool serves what was
-    accepted and lets every worker run the ``close()`` of its apps; after ``grace_period`` it
-    kills what is left. Left by cancellation or Ctrl-C, it kills all workers at once, without
-    ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When the block
-    has been left, no process of it exists.
-
-    Exceptions of the block leave it as they are, never in a group.
-
-    Args:
-        apps: classes with ``init()``, ``__call__`` and ``close()`` (inherit `App`), or
-            ``"module:Class"``. A class that is given as text is imported by the workers
-            only. May be empty, for a pool that runs plain functions.
-        workers: how many processes, at least 1.
-        boot_timeout: seconds that a worker may take from its start until its apps have
-            booted; more than 0; `math.inf` or None for no limit.
-        grace_period: seconds that leaving the block may take before what is left is killed;
-            0 or more; `math.inf` or None for no limit.
-        instruments: objects that are told of each event in the pool, in their order: each an
-            `Instrument`, or anything else that has some of its hooks. Without any they cost
-            nothing.
-        engine: what starts workers; None for processes of this machine.
-
-    Raises:
-        TypeError, ValueError: an option is out of its range, or an app cannot be one. At
-            the call, before anything is started.
-        DirtyError: this process is a worker itself, or otherwise daemonic.
-        AppLoadError: a worker could not boot, on entering the block. No process is left.
-    """
-    options = Options.checked(
-        apps,
-        workers=workers,
-        boot_timeout=boot_timeout,
-        grace_period=grace_period,
-        instruments=instruments,
-    )
-    if engine is None:
-        engine = ProcessEngine()
-    elif not isinstance(engine, Engine):
-        raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
-    return _opened(Pool(options, engine))
-
-
-@asynccontextmanager
-async def _opened(pool: Pool) -> AsyncIterator[Pool]:
-    try:
-        async with open_service_nursery() as nursery:
-            await pool._boot(nursery)
-            try:
-                yield pool
-            except Exception:
-                pool._open = False
-                await pool._serve_rest()
-                raise
-            else:
-                pool._open = False
-                await pool._serve_rest()
-    finally:
-        pool._open = False
-        pool._settle_rest()
+        return self._supervisor.statistics()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING
 import trio
 import trio_parallel
 
-from ._engine import Blueprint, Engine, Exit, Reply, Worker, describe_exit
+from ._engine import Blueprint, Chunks, Engine, Exit, Reply, Worker, describe_exit
 from ._errors import AppLoadError, DirtyError
 from ._frames import FrameSocket
 from ._handshake import Connection, accept_worker, private_listener
+from ._lane import INTERRUPT_SIGNAL
 from ._log import logger
 from ._nursery import open_service_nursery
 from ._threads import UNLIMITED
@@ -40,6 +42,11 @@ if sys.platform == "win32":
 EXIT_SECONDS = 1.0
 """How long a process may take to exit after its apps are closed: time for exit handlers,
 but not for threads that an action has left behind."""
+
+HOLD_LOOKS = 5
+"""How often, a millisecond apart, to look whether a process that was sent SIGSTOP stands still.
+One that runs does within microseconds. One that sleeps in the kernel uninterruptibly, or whose
+stop somebody else has collected, never says so, and executes nothing all the same."""
 
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """Starting more interpreters side by side than this makes none of them ready earlier."""
@@ -100,6 +107,8 @@ class ProcessWorker(Worker):
         self._connecting = trio.CancelScope()
         self._connection: Connection | None = None
         self._frames: FrameSocket
+        # Open from the connection to the exit: a number may belong to a stranger after it.
+        self._pidfd: int | None = None
         self._exited = trio.Event()
         self._exitcode: int | None = None
 
@@ -188,10 +197,12 @@ class ProcessWorker(Worker):
             if fd is None:
                 await trio.lowlevel.wait_readable(process.sentinel)
             else:
+                self._pidfd = fd
                 try:
                     await trio.lowlevel.wait_readable(fd)
                     self._exitcode = _peek_exitcode(fd)
                 finally:
+                    self._pidfd = None
                     os.close(fd)
         if self._exitcode is None:
             self._exitcode = process.exitcode
@@ -234,6 +245,33 @@ class ProcessWorker(Worker):
         else:
             self._job.cancel()
 
+    def interrupt(self) -> None:
+        """Send the signal that has the worker read its frames."""
+        self._signal(INTERRUPT_SIGNAL)
+
+    async def hold(self) -> None:
+        """Send SIGSTOP, and wait until the process has stopped."""
+        self._signal(signal.SIGSTOP)
+        for _ in range(HOLD_LOOKS):
+            await trio.sleep(0.001)
+            if self._pidfd is None or _is_stopped(self._pidfd):
+                break
+
+    def unread(self) -> bool:
+        """Return whether anything can be received."""
+        return self._frames.unread()
+
+    def release(self) -> None:
+        """Send SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number)
+            elif self.pid is not None and not self._exited.is_set():
+                os.kill(self.pid, number)
+
     def exit(self) -> Exit:
         """Return the exit code."""
         return Exit(self.pid, self._exitcode)
@@ -252,7 +290,7 @@ class ProcessWorker(Worker):
         """Send frames; if the worker has ended, drop them."""
         await self._frames.send(frames)
 
-    async def receive(self) -> Sequence[Reply]:
+    async def receive(self) -> Sequence[Reply | Chunks]:
         """Wait for replies; once the socket has ended, wait for the exit and return none."""
         replies = await self._frames.receive()
         if not replies:
@@ -288,6 +326,14 @@ def _peek_exitcode(pidfd: int) -> int | None:
     if status is None:
         return None
     return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
+def _is_stopped(pidfd: int) -> bool:
+    try:
+        look = os.WSTOPPED | os.WNOWAIT | os.WNOHANG
+        return os.waitid(os.P_PIDFD, pidfd, look) is not None
+    except ChildProcessError:
+        return True  # it has exited
 
 
 def _never_block_on(process: BaseProcess) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _wire
 from ._errors import RemoteError, RemoteTraceback
+from ._outbox import qualified
 from ._pickling import SegmentsCutError
-from ._worker import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,27 @@ def reply(kind: int, number: int, seconds: float, load: Callable[..., Any], *sou
     except BaseException as error:
         return number, seconds, _not_unpickled("the result", error), None
     return number, seconds, None, value
+
+
+def chunk(load: Callable[..., Any], *source: Any) -> object:
+    """Return the value that a CHUNK frame carries; a `ChunkFailure` if it cannot be unpickled.
+
+    Raises:
+        SegmentsCutError: the worker ended in the middle of a large chunk.
+    """
+    try:
+        return load(*source)
+    except SegmentsCutError:
+        raise
+    except BaseException as error:
+        return ChunkFailure(_not_unpickled("a chunk", error))
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFailure:
+    """Stands in a stream for a chunk that cannot be unpickled."""
+
+    error: RemoteError
 
 
 def _raised(text: str, kind: str, remote: str, pickled: bytes | None) -> BaseException:

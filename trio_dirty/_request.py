@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import outcome
 import trio
@@ -14,49 +15,76 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._dispatcher import Place
+    from ._limits import Limits
     from ._pickling import Segment
     from ._targets import Target
 
 
-class Request:
+class Request(ABC):
     """A call that has been accepted and has not been answered.
 
-    Exactly one of `succeed`, `fail` and `abort`, which trio calls when the caller is
-    cancelled, ends the caller's wait; ``task`` is None from then on, and whatever still
-    arrives for the request is dropped.
+    Exactly one of `succeed`, `fail`, `skip` and its caller's leaving ends it; ``awaited`` is
+    false from then on, and whatever still arrives for it is dropped.
 
     Attributes:
         target: what it calls.
         number: its place in the order of acceptance.
+        limits: how long it may be executed, and how it is cancelled.
+        key: what decides on its slot; None for the rotation.
         frames: its bytes on the wire.
         large: whether these are segments, to be sent only to an idle worker.
         size: how many bytes they are.
-        task: the caller's, as long as it waits.
+        awaited: whether anybody waits for its outcome.
+        cancelled: whether its caller has been cancelled, or has left: then it must not begin.
         place: who has to let go of it when the caller leaves.
         accepted: when, on the engine's clock.
+        streams: whether its results come one by one.
     """
 
-    __slots__ = ("accepted", "frames", "large", "number", "place", "size", "target", "task")
+    __slots__ = (
+        "accepted",
+        "awaited",
+        "cancelled",
+        "frames",
+        "key",
+        "large",
+        "limits",
+        "number",
+        "place",
+        "size",
+        "target",
+    )
+    streams = False
+    _kind = _wire.REQUEST
 
     def __init__(
-        self, target: Target, number: int, pickled: bytes | list[Segment], accepted: float
+        self,
+        target: Target,
+        number: int,
+        pickled: bytes | list[Segment],
+        accepted: float,
+        limits: Limits,
+        key: object,
     ) -> None:
         self.target = target
         self.number = number
         self.accepted = accepted
+        self.limits = limits
+        self.key = key
+        self.awaited = True
+        self.cancelled = False
         self.frames: Sequence[Segment]
         wire = target.wire
         if isinstance(pickled, bytes):
             length = len(wire) + len(pickled)
-            head = HEADER.pack(length, _wire.REQUEST, len(wire), 0.0, number)
+            head = HEADER.pack(length, self._kind, len(wire), 0.0, number)
             self.frames = (head + wire + pickled,)
             self.large = False
             self.size = HEADER.size + length
         else:
-            self.frames = _wire.large_frame(_wire.REQUEST, number, pickled, target=wire)
+            self.frames = _wire.large_frame(self._kind, number, pickled, target=wire)
             self.large = True
             self.size = sum(map(len, self.frames))
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         self.place: Place
 
     @property
@@ -65,25 +93,69 @@ class Request:
         return self.target.app
 
     def __repr__(self) -> str:
-        state = "no longer awaited" if self.task is None else "awaited"
-        return f"<Request {self.number} of {self.target}, {state}>"
+        state = "awaited" if self.awaited else "no longer awaited"
+        return f"<{type(self).__name__} {self.number} of {self.target}, {state}>"
 
-    def abort(self, _: Callable[[], object]) -> trio.lowlevel.Abort:
-        """Let the cancelled caller leave at once."""
-        self.task = None
-        self.place.withdraw(self)
-        return trio.lowlevel.Abort.SUCCEEDED
+    @abstractmethod
+    def succeed(self, value: Any) -> None:
+        """End it with a result."""
 
-    def succeed(self, value: object) -> None:
+    @abstractmethod
+    def fail(self, error: BaseException) -> None:
+        """End it with an exception."""
+
+    @abstractmethod
+    def skip(self) -> None:
+        """End one that was withdrawn in time: it has not begun."""
+
+
+class Call(Request):
+    """A request for one value, and its caller, who waits in `trio.lowlevel.wait_task_rescheduled`.
+
+    Its caller is cancelled through `abort`.
+    """
+
+    __slots__ = ("_raise_cancel", "_task")
+
+    def __init__(
+        self,
+        target: Target,
+        number: int,
+        pickled: bytes | list[Segment],
+        accepted: float,
+        limits: Limits,
+        key: object,
+    ) -> None:
+        super().__init__(target, number, pickled, accepted, limits, key)
+        self._task = trio.lowlevel.current_task()
+        self._raise_cancel: Callable[[], Any] | None = None
+
+    def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+        """Let the cancelled caller leave: at once, unless it wants to wait for the end."""
+        self.cancelled = True
+        waits = self.limits.on_cancel == "wait"
+        self.awaited = waits
+        if self.place.withdraw(self) or not waits:
+            self.awaited = False
+            return trio.lowlevel.Abort.SUCCEEDED
+        self._raise_cancel = raise_cancel
+        return trio.lowlevel.Abort.FAILED
+
+    def succeed(self, value: Any) -> None:
         """End the caller's wait with a result."""
-        task = self.task
-        if task is not None:
-            self.task = None
-            trio.lowlevel.reschedule(task, outcome.Value(value))
+        if self.awaited:
+            self.awaited = False
+            trio.lowlevel.reschedule(self._task, outcome.Value(value))
 
     def fail(self, error: BaseException) -> None:
         """End the caller's wait with an exception."""
-        task = self.task
-        if task is not None:
-            self.task = None
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+        if self.awaited:
+            self.awaited = False
+            trio.lowlevel.reschedule(self._task, outcome.Error(error))
+
+    def skip(self) -> None:
+        """End the wait of a caller who has been cancelled, and waited for nothing."""
+        if self.awaited:
+            self.awaited = False
+            assert self._raise_cancel is not None
+            trio.lowlevel.reschedule(self._task, outcome.capture(self._raise_cancel))

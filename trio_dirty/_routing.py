@@ -47,6 +47,15 @@ class Rotation:
         slot = self._last = ready[at]
         return slot
 
+    def in_turn(self) -> list[int]:
+        """Return the slots that are ready, the one whose turn it is first."""
+        return self._ready[self._next :] + self._ready[: self._next]
+
+    def took(self, slot: int) -> None:
+        """Take note that a ready slot was given a request, whosever turn it was."""
+        self._last = slot
+        self._next = bisect_right(self._ready, slot)
+
     def add(self, slot: int) -> None:
         """Let a slot that has become ready take part."""
         insort(self._ready, slot)
@@ -58,8 +67,32 @@ class Rotation:
         self._next = bisect_right(self._ready, self._last)
 
 
+def highest_random_weight(key: int, slots: Iterable[int]) -> int:
+    """Return the slot for a key's hash: the one that has the highest weight for it.
+
+    Each slot's weight for a key depends on nothing but the two, so when one of n slots comes
+    or goes only the keys change that it wins or has won: 1/n of all. Thaler and Ravishankar,
+    *Using Name-Based Mappings to Increase Hit Rates* (1998), known as rendezvous hashing.
+    """
+    return max(slots, key=lambda slot: _mixed(_mixed(key) ^ _mixed(~slot)))
+
+
+_WORD = (1 << 64) - 1
+
+
+def _mixed(value: int) -> int:
+    """Return 64 well mixed bits: the finaliser of splitmix64 (Steele, Lea, Flood, 2014).
+
+    Python's own hash of a small number is that number.
+    """
+    value = (value + 0x9E3779B97F4A7C15) & _WORD
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _WORD
+    return value ^ (value >> 31)
+
+
 class Routable(Protocol):
-    """What is routed: it has a place in the order of acceptance, and an app."""
+    """What is routed: it has a place in the order of acceptance, an app, and perhaps a key."""
 
     @property
     def number(self) -> int:
@@ -68,6 +101,10 @@ class Routable(Protocol):
     @property
     def app(self) -> int | None:
         """The index of the app that can serve it; None if every slot can."""
+
+    @property
+    def key(self) -> object:
+        """What decides on its slot; None for the rotation."""
 
 
 R = TypeVar("R", bound=Routable)
@@ -83,7 +120,7 @@ def fair_share(queues: Iterable[Iterable[R]], carriers: Mapping[int | None, int]
 
     Of an app that n others carry it takes one request of each n + 1, evenly spread over
     each queue: so every slot keeps as much as the new one gets, and neither the oldest
-    requests nor the youngest are preferred.
+    requests nor the youngest are preferred. Requests with a key stay where they are.
 
     Args:
         queues: for each other ready slot its requests that have not been sent, in order.
@@ -97,7 +134,7 @@ def fair_share(queues: Iterable[Iterable[R]], carriers: Mapping[int | None, int]
         passed = dict.fromkeys(carriers, 0)
         for request in queue:
             app = request.app
-            if app in passed:
+            if app in passed and request.key is None:
                 passed[app] += 1
                 if passed[app] > carriers[app]:
                     passed[app] = 0

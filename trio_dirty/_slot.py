@@ -1,8 +1,8 @@
 """A slot: its memory channel, its consumer, and the workers that succeed each other in it.
 
 Two tasks for each slot, for as long as the pool lives: `Slot.supervise` has one worker
-after the other, and settles what they answer; `Slot.consume` takes requests from the
-channel and sends them. What they decide, they decide between two awaits.
+after the other; `Slot.consume` takes requests from the channel and sends them. What they
+decide, they decide between two awaits.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from ._backoff import Backoff
 from ._dispatcher import no_workers
 from ._durations import Durations
 from ._engine import Blueprint
-from ._errors import AppLoadError, DirtyError, WorkerCrashedError
+from ._errors import AppLoadError, DirtyError, NoWorkersAvailableError
+from ._incarnation import Incarnation
 from ._log import logger
+from ._nursery import open_service_nursery
 from ._request import Request
 from ._routing import number
 from ._statistics import WorkerStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ._dispatcher import Dispatcher
-    from ._engine import Engine, Exit, Reply, Worker
+    from ._engine import Engine, Worker
     from ._instruments import Instruments, Outcome
     from ._pickling import Segment
     from ._statistics import SlotState
@@ -48,7 +50,13 @@ class Slot:
         closed: set when it has no worker and will have none.
         has_booted: whether it has ever had a worker that was ready.
         failure: why it has failed, if it has: a slot whose first worker could not boot has.
+        backlog: what it has been given and has not ended.
+        completed: how many requests have ended with a result or the app's exception.
+        failed: how many because a worker died.
         durations: of its completed requests.
+        now: the engine's clock.
+        release: to be called with each request with a key that has ended.
+        cancel_grace: seconds that an interrupted request may take to end.
     """
 
     def __init__(
@@ -60,6 +68,8 @@ class Slot:
         numbers: Iterator[int],
         lanes: int,
         boot_timeout: float,
+        cancel_grace: float,
+        release: Callable[[Request], object],
         progress: trio.lowlevel.ParkingLot,
         instruments: Instruments | None,
     ) -> None:
@@ -77,28 +87,35 @@ class Slot:
         self.has_booted = False
         self.failure: DirtyError | None = None
         self._give, self._given = trio.open_memory_channel[Request | None](math.inf)
-        self._backlog = Backlog(lanes, None if instruments is None else self._tell_begin)
+        self.backlog = Backlog(lanes, self._begun, tells_all=instruments is not None)
         # Invariant: what has arrived and _stale are together as many as the channel holds, with
         # what it has handed to the consumer. Stale are wake-ups, and what is queued already.
         self._stale = 0
         # The worker that requests are sent to; None while there is none.
         self._worker: Worker | None = None
+        self._incarnation: Incarnation | None = None
+        # Whether what is sent next is to be read at once.
+        self._is_urgent = False
+        self._was_killed_deliberately = False
         self._pid: int | None = None
         self._number = -1
         self._started = 0
-        self._completed = 0
-        self._failed = 0
+        self.completed = 0
+        self.failed = 0
         self.durations = Durations()
+        self.now = engine.now
+        self.release = release
+        self.cancel_grace = cancel_grace
 
     def __repr__(self) -> str:
-        return f"<Slot {self.index} {self.state}, worker {self._number}: {self._backlog!r}>"
+        return f"<Slot {self.index} {self.state}, worker {self._number}: {self.backlog!r}>"
 
     # Requests come in and leave. All of this is synchronous.
 
     def give(self, request: Request) -> None:
         """Take a request on, behind those given before."""
         request.place = self
-        self._backlog.arrive(request)
+        self.backlog.arrive(request)
         self._give.send_nowait(request)
         if self._instruments is not None:
             self._instruments.request_given(request.number, self.index)
@@ -106,27 +123,65 @@ class Slot:
     def unsent(self) -> Iterable[Request]:
         """Return the requests that it has not sent to its worker, in order."""
         self._take_in_all()
-        return self._backlog.unsent()
+        return self.backlog.unsent()
 
     def take_back(self, requests: Iterable[Request]) -> None:
         """Let go of some of the unsent ones."""
-        self._backlog.take_back(requests)
+        self.backlog.take_back(requests)
 
-    def withdraw(self, request: Request) -> None:
-        """Let go of a request whose caller has left, so that it does not begin any more."""
+    def withdraw(self, request: Request) -> bool:
+        """Let go of a request whose caller leaves, so that it does not begin any more.
+
+        Returns:
+            Whether nothing of it is left: it had not been sent to the worker.
+        """
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
         self._take_in_all()
-        if self._backlog.withdraw(request):
+        if self.backlog.withdraw(request):
+            self.end_unbegun(request)
             self._progress.unpark_all()
-            self._tell_end(request, "withdrawn")
-        else:
-            self._wake_consumer()
+            return True
+        if self._incarnation is not None and request in self.backlog.executing():
+            self._incarnation.left(request)
+        self._wake_consumer()
+        return False
+
+    def end_unbegun(self, request: Request) -> None:
+        """End a request that has been cancelled, and will not begin."""
+        if request.key is not None:
+            self.release(request)
+        self.tell_end(request, "withdrawn")
+        request.skip()
+
+    def tell(self, request: Request, frame: Segment) -> None:
+        """Send a frame to the worker that executes the request."""
+        self.backlog.notify(frame)
+        if self.backlog.attentive and self._incarnation is not None:
+            self._incarnation.resumed(request)
+        self._wake_consumer()
+
+    def send_urgently(self, frame: Segment) -> None:
+        """Send a frame, and have the worker read it in the middle of its action."""
+        self.backlog.notify(frame)
+        self._is_urgent = True
+        self._wake_consumer()
+
+    @property
+    def load(self) -> int:
+        """How many requests it has been given that have not ended."""
+        return self.backlog.load
+
+    def has_room(self, max_queue: int) -> bool:
+        """Whether one more would leave at most so many that have not begun."""
+        if self._worker is None:
+            return self.backlog.queued < max_queue
+        return self.backlog.has_room(max_queue)
 
     @property
     def busy(self) -> bool:
         """Whether anything that it was given has not ended."""
-        return self._backlog.busy
+        return self.backlog.busy
 
     def close(self) -> None:
         """Have the worker close, which must be idle; give up starting one."""
@@ -139,7 +194,7 @@ class Slot:
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
         self._take_in_all()
-        return self._backlog.let_go()
+        return self.backlog.let_go()
 
     def _wake_consumer(self) -> None:
         self._stale += 1
@@ -157,9 +212,12 @@ class Slot:
             await self._given.receive()
             self._stale -= 1
             # Asking the channel how many it holds would cost each round trip 3 µs.
-            self._take_in(self._backlog.arrived + self._stale)
+            self._take_in(self.backlog.arrived + self._stale)
             while (worker := self._worker) is not None and (frames := self._next_frames()):
                 await worker.send(frames)
+                if self._is_urgent:
+                    self._is_urgent = False
+                    worker.interrupt()
 
     def _take_in(self, waiting: int) -> None:
         """Take into the queue what has arrived, and out of the channel what it holds of it.
@@ -171,16 +229,16 @@ class Slot:
         # Not until WouldBlock: an exception for each request costs its round trip 3 µs.
         for _ in range(drained):
             self._given.receive_nowait()
-        self._stale += self._backlog.arrived - drained
-        self._backlog.take_in()
+        self._stale += self.backlog.arrived - drained
+        self.backlog.take_in()
 
     def _take_in_all(self) -> None:
         self._take_in(self._given.statistics().current_buffer_used)
 
     def _next_frames(self) -> Sequence[Segment]:
         """Return what to send now: the last is the order to close."""
-        frames = self._backlog.next_frames()
-        if not frames and self.state == "draining" and not self._backlog.busy:
+        frames = self.backlog.next_frames()
+        if not frames and self.state == "draining" and not self.backlog.busy:
             self._worker = None
             return [_wire.frame(_wire.CLOSE)]
         return frames
@@ -197,11 +255,12 @@ class Slot:
             with self._scope:
                 while True:
                     self.state = "booting"
-                    completed = self._completed
+                    completed = self.completed
                     cause = await self._run_worker(dispatcher)
                     if cause is None:
                         break
-                    delay = backoff.died(completed=self._completed - completed)
+                    blameless = self._was_killed_deliberately
+                    delay = backoff.died(completed=self.completed - completed + blameless)
                     if delay is None or not self.has_booted:
                         self._give_up(dispatcher, cause)
                         break
@@ -218,42 +277,51 @@ class Slot:
         """Start a worker and let it serve until it ends; return what it died of, if it did."""
         self._number = next(self._numbers)
         self._started += 1
+        self._was_killed_deliberately = False
         if self._instruments is not None:
             self._instruments.worker_started(self.index, self._number)
-        async with self._engine.start(Blueprint(self.index, self._number, self._apps)) as worker:
+        blueprint = Blueprint(self.index, self._number, self._apps)
+        async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
+            incarnation = Incarnation(self, worker, self._number)
             try:
                 await self._wait_ready(worker)
-                self._take_part(dispatcher, worker)
-                while replies := await worker.receive():
-                    self._settle(replies)
-                    # A result may be large, and the next reply long in coming. Freeing 200 MB
-                    # would also hold the loop for 20 ms, at a moment that nobody expects.
-                    del replies
+                self._take_part(dispatcher, incarnation)
+                nursery.start_soon(incarnation.oversee)
+                await incarnation.run()
             except AppLoadError as error:
                 logger.error("worker %d: %s", self._number, error)
                 return error
             finally:
                 was_told_to_close = self.state == "draining"
-                self._take_no_part(dispatcher, worker.exit())
-            return None if was_told_to_close else self._settle_exit(dispatcher, worker.exit())
+                self._take_no_part(dispatcher, incarnation)
+            if was_told_to_close:
+                return None
+            self._was_killed_deliberately = incarnation.is_deliberate
+            return incarnation.settle_exit(dispatcher, worker.exit())
 
-    def _take_part(self, dispatcher: Dispatcher, worker: Worker) -> None:
-        self._worker = worker
-        self._pid = worker.pid
+    def _take_part(self, dispatcher: Dispatcher, incarnation: Incarnation) -> None:
+        self._incarnation = incarnation
+        self._worker = incarnation.worker
+        self._pid = self._worker.pid
         self.state = "ready"
         self.has_booted = True
         if self._instruments is not None:
-            self._instruments.worker_ready(self.index, self._number, worker.pid)
+            self._instruments.worker_ready(self.index, self._number, self._pid)
         dispatcher.ready(self)
+        # Requests with a key may have waited here.
+        self._wake_consumer()
         self._progress.unpark_all()
 
-    def _take_no_part(self, dispatcher: Dispatcher, exit_: Exit) -> None:
+    def _take_no_part(self, dispatcher: Dispatcher, incarnation: Incarnation) -> None:
         if self.state in ("ready", "draining"):
             dispatcher.lost(self)
         self.state = "booting"
         self._worker = None
+        self._incarnation = None
+        self._is_urgent = False
         self._pid = None
         if self._instruments is not None:
+            exit_ = incarnation.worker.exit()
             self._instruments.worker_exited(self.index, self._number, exit_.pid, exit_.exitcode)
         self._progress.unpark_all()
 
@@ -266,60 +334,12 @@ class Slot:
                 f"boot within boot_timeout={self._boot_timeout} seconds"
             )
 
-    def _settle(self, replies: Sequence[Reply]) -> None:
-        """End the requests that have been answered, and make room for the next."""
-        now = self._engine.now()
-        backlog = self._backlog
-        strike_out = backlog.answered
-        for answered, seconds, error, value in replies:
-            # One by one: the next entry of the ledger may have begun as soon as this one
-            # has been struck out, and not before.
-            request = strike_out(answered, seconds)
-            if seconds is not None:
-                self._completed += 1
-                self.durations.add(now - request.accepted - seconds, seconds)
-            if error is None:
-                request.succeed(value)
-            else:
-                request.fail(error)
-            if self._instruments is not None:
-                ended: Outcome = "returned" if error is None else "raised"
-                self._tell_end(request, "withdrawn" if seconds is None else ended)
-                backlog.begin_next()
-        if backlog.unsent():
+    def made_progress(self) -> None:
+        """Go on after requests have been answered."""
+        if self.backlog.unsent():
             self._wake_consumer()
         if self._progress:
             self._progress.unpark_all()
-
-    def _settle_exit(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError:
-        """Settle, by the ledger, what a dead worker leaves; return what it died of.
-
-        All of it is synchronous.
-        """
-        begun, unbegun = self.let_go()
-        doing = " and ".join(str(request.target) for request in begun) or "nothing"
-        for request in begun:
-            self._failed += 1
-            self._tell_end(request, "crashed")
-            request.fail(
-                WorkerCrashedError(
-                    f"worker {self._number} of slot {self.index} died while executing {doing}: "
-                    f"{exit_}",
-                    app=str(request.target.path) if request.target.path else None,
-                    action=request.target.action,
-                    slot=self.index,
-                    pid=exit_.pid,
-                    exitcode=exit_.exitcode,
-                )
-            )
-        for request in sorted(unbegun, key=number):
-            if request.task is not None:
-                dispatcher.accept(request)
-            else:
-                self._tell_end(request, "withdrawn")
-        text = f"worker {self._number} of slot {self.index} died while executing {doing}: {exit_}"
-        logger.error("%s", text)
-        return WorkerCrashedError(text, slot=self.index, pid=exit_.pid, exitcode=exit_.exitcode)
 
     def _give_up(self, dispatcher: Dispatcher, cause: DirtyError) -> None:
         self.state = "failed"
@@ -327,17 +347,30 @@ class Slot:
         logger.error("slot %d has failed: %s", self.index, cause)
         self._tell_closed()
         for request in dispatcher.failed(self, cause):
-            self._tell_end(request, "unavailable")
-            request.fail(no_workers(request.target, cause))
+            self._end_hopeless(request, no_workers(request.target, cause))
+        _, keyed = self.let_go()
+        for request in sorted(keyed, key=number):
+            self.release(request)
+            try:
+                dispatcher.route(request)
+            except NoWorkersAvailableError as error:
+                self._end_hopeless(request, error)
         self._progress.unpark_all()
+
+    def _end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
+        self.tell_end(request, "unavailable")
+        request.fail(error)
+
+    def _begun(self, request: Request) -> None:
+        if self._instruments is not None:
+            self._instruments.request_begun(request.number, self.index, self._number)
+        if self._incarnation is not None:
+            self._incarnation.begun(request)
 
     # What it tells
 
-    def _tell_begin(self, request: Request) -> None:
-        if self._instruments is not None:
-            self._instruments.request_begun(request.number, self.index, self._number)
-
-    def _tell_end(self, request: Request, outcome: Outcome) -> None:
+    def tell_end(self, request: Request, outcome: Outcome) -> None:
+        """Tell the instruments how a request has ended."""
         if self._instruments is not None:
             self._instruments.request_ended(request.number, outcome)
 
@@ -350,7 +383,7 @@ class Slot:
 
     def statistics(self) -> WorkerStatistics:
         """Return what the slot does at this moment."""
-        executing = self._backlog.executing()
+        executing = self.backlog.executing()
         waiting, execution = Durations.summarise([self.durations])
         return WorkerStatistics(
             slot=self.index,
@@ -358,11 +391,11 @@ class Slot:
             pid=self._pid,
             state=self.state,
             apps=self._app_names(),
-            queued=self._backlog.queued,
+            queued=self.backlog.queued,
             running=len(executing),
-            abandoned=sum(request.task is None for request in executing),
-            completed=self._completed,
-            failed=self._failed,
+            abandoned=sum(not request.awaited for request in executing),
+            completed=self.completed,
+            failed=self.failed,
             restarts=max(0, self._started - 1),
             waiting=waiting,
             execution=execution,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING
@@ -88,6 +88,7 @@ class Target:
         action: the name of the action or function.
         wire: what the worker knows it by: a pickled (app, action), or the function.
         owner: the app's class where the caller named the action by its function.
+        is_generator: whether it is known to be a generator function.
     """
 
     app: int | None
@@ -95,6 +96,7 @@ class Target:
     action: str
     wire: bytes
     owner: type | None = None
+    is_generator: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}.{self.action}" if self.path else self.action
@@ -153,11 +155,41 @@ class Targets:
         self._check_callable(function)
         return self._remembered(call), (function,)
 
+    def of_call(
+        self, first: Any, args: tuple[Any, ...], verb: str
+    ) -> tuple[Target, tuple[Any, ...]]:
+        """Return the target and the arguments of a call in either form.
+
+        Either its first argument is a function, or an app, which the name of an action follows.
+
+        Args:
+            first: the function or the app.
+            args: what follows it.
+            verb: the method of the pool that is called, for errors.
+
+        Raises:
+            AppNotFoundError, TypeError, ValueError: as of `named` and `of_function`.
+        """
+        if isinstance(first, str) or (isinstance(first, type) and _is_app(first)):
+            if not args:
+                name = first if isinstance(first, str) else first.__qualname__
+                raise TypeError(
+                    f"{verb}({name!r}) lacks the name of an action: "
+                    f'call {verb}({name!r}, "action", ...), or {verb}(App.action, ...)'
+                )
+            return self.named(first, args[0]), args[1:]
+        target, more = self.of_function(first)
+        if args and type(args[0]) is target.owner:
+            raise TypeError(given_for_self(target, args[0], verb))
+        return target, more + args
+
     def _remembered(self, function: Callable[..., Any]) -> Target:
         target = self._by_function.get(function)
         if target is None:
             self._check_callable(function)
             target = self._app_action(function) or self._plain(function)
+            if inspect.isgeneratorfunction(function):
+                target = replace(target, is_generator=True)
             if len(self._by_function) < REMEMBERED_LIMIT:
                 self._by_function[function] = target
         return target
@@ -220,11 +252,6 @@ class Targets:
                 f"{name} is an async function; workers run synchronous code: "
                 f"write it with def, or await it in this process"
             )
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(
-                f"{name} is a generator function, whose results come one by one: "
-                f"use stream({name}, ...) instead of run_sync"
-            )
 
     def _check_not_foreign(self, function: Callable[..., Any]) -> None:
         """Refuse a method of an app that is not in the pool: it would run without a self."""
@@ -238,6 +265,27 @@ class Targets:
 
     def _listed(self) -> str:
         return ", ".join(map(str, self._apps)) or "no apps"
+
+
+def one_by_one(target: Target) -> str:
+    """Say that a target's results come one by one."""
+    return (
+        f"{target} is a generator function, whose results come one by one: "
+        f"use stream({_called(target)}, ...) instead of run_sync"
+    )
+
+
+def given_for_self(target: Target, instance: object, verb: str) -> str:
+    """Say that an action takes no instance."""
+    kind = type(instance).__qualname__
+    return (
+        f"{target} is executed on the instance that lives in a worker: leave out the {kind} "
+        f"given for self, and call {verb}({kind}.{target.action}, ...) with the other arguments"
+    )
+
+
+def _called(target: Target) -> str:
+    return f"{target.path.qualname}.{target.action}" if target.path else target.action
 
 
 def _is_attribute(owner: type, name: str, function: object) -> bool:

@@ -6,26 +6,33 @@ Each frame is a header and a body of at most `BODY_LIMIT` bytes. A frame that is
 `LARGE` is followed by pickled segments, outside of any frame, as many bytes as its
 body's last eight say.
 
-======== ========================= =====================================================
+========= ========================= =====================================================
 to the worker
-----------------------------------------------------------------------------------------
-kind     body                      meaning
-======== ========================= =====================================================
-REQUEST  target, pickled arguments execute it, in the order of arrival
-WITHDRAW                           answer this request with SKIPPED if it has not begun
-CLOSE                              call ``close()`` of every app, then exit
-======== ========================= =====================================================
+-----------------------------------------------------------------------------------------
+kind      body                      meaning
+========= ========================= =====================================================
+REQUEST   target, pickled arguments execute it, in the order of arrival
+STREAM    target, pickled arguments the same, and answer with its results one by one
+WITHDRAW                            the caller has left: answer this request with SKIPPED
+                                    if it has not begun; else let it know, and close its
+                                    generator at the next ``yield``
+INTERRUPT reason, chunks            raise inside the request's action; a soft time-out only
+                                    if its generator has yielded so many chunks
+CREDIT    chunks, bytes             so much has been taken by the stream's reader
+CLOSE                               call ``close()`` of every app, then exit
+========= ========================= =====================================================
 
-======== ========================= =====================================================
+========= ========================= =====================================================
 to the pool
-----------------------------------------------------------------------------------------
-READY                              every app has booted
-FAILED   pickled text              an app could not boot; the worker exits
-RESULT   pickled value             what the action returned
-ERROR    pickled `RemoteFailure`   what the action raised
-SKIPPED                            the request was withdrawn before it had begun
-CLOSED   pickled texts             tracebacks of ``close()`` methods; the worker exits
-======== ========================= =====================================================
+-----------------------------------------------------------------------------------------
+READY                               every app has booted
+FAILED    pickled text              an app could not boot; the worker exits
+CHUNK     pickled value             what the generator yielded
+RESULT    pickled value             what the action returned; of a stream, that it has ended
+ERROR     pickled `RemoteFailure`   what the action raised
+SKIPPED                             the request was withdrawn before it had begun
+CLOSED    pickled texts             tracebacks of ``close()`` methods; the worker exits
+========= ========================= =====================================================
 """
 
 from __future__ import annotations
@@ -49,8 +56,8 @@ TARGET_LIMIT = 1 << 15
 
 _SIZE = struct.Struct("<Q")
 
-REQUEST, WITHDRAW, CLOSE = 1, 2, 3
-READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED = 16, 17, 18, 19, 20, 21
+REQUEST, STREAM, WITHDRAW, INTERRUPT, CREDIT, CLOSE = 1, 2, 3, 4, 5, 6
+READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED, CHUNK = 16, 17, 18, 19, 20, 21, 22
 LARGE = 128
 
 
@@ -73,6 +80,20 @@ def large_frame(
     size = sum(map(len, segments))
     head = frame(kind | LARGE, number, _SIZE.pack(size), target=target, seconds=seconds)
     return [head, *segments]
+
+
+_PAIR = struct.Struct("<QQ")
+
+
+def pair_frame(kind: int, number: int, first: int, second: int) -> bytes:
+    """Return an INTERRUPT or CREDIT frame."""
+    return frame(kind, number, _PAIR.pack(first, second))
+
+
+def pair(body: bytes | memoryview) -> tuple[int, int]:
+    """Return the two numbers of such a frame's body."""
+    first, second = _PAIR.unpack(body)
+    return first, second
 
 
 def large_size(body: bytes | memoryview) -> int:

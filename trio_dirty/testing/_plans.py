@@ -58,15 +58,19 @@ class Turn:
     """How the execution of a request goes.
 
     Attributes:
-        seconds: how long it takes; `math.inf` never ends.
+        seconds: how long it takes, or each step of a generator; `math.inf` never ends.
         exitcode: the worker dies at the end of it, with this code, and does not answer;
             None: it answers.
         stall: how many seconds longer it takes because the worker is stopped, as by SIGSTOP.
+        chunks: how many chunks a generator yields before ``exitcode`` applies.
+        is_stubborn: whether it catches what it is interrupted with, and goes on.
     """
 
     seconds: float = 0.0
     exitcode: int | None = None
     stall: float = 0.0
+    chunks: int = 0
+    is_stubborn: bool = False
 
     def __post_init__(self) -> None:
         _check_seconds("seconds", self.seconds)

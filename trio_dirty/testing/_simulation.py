@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from .. import _wire
-from .._engine import Blueprint, Engine, Exit, Reply, Worker
+from .._apps import Apps
+from .._engine import Blueprint, Chunks, Engine, Exit, Reply, Worker
 from .._errors import AppLoadError
+from .._execution import StreamExecution, answer
 from .._info import WorkerInfo, current_worker
+from .._lane import Lane, current_lane
 from .._nursery import open_service_nursery
+from .._outbox import Outbox, traceback_text
 from .._processes import log_closing
-from .._replies import reply
+from .._replies import chunk, reply
 from .._wire import HEADER
-from .._worker import Apps, Outbox, answer, traceback_text
 from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ class SimEngine(Engine):
             return False
         worker.stalled.set()
         worker.stalled = None
+        worker.interrupt()
         return True
 
     def _alive(self, slot: int) -> SimWorker | None:
@@ -120,8 +124,12 @@ class SimWorker(Worker):
         self._boot_error: str | None = None
         self._ready = False
         self._closing = False
-        self._inbox: deque[tuple[int, bytes | None, bytes]] = deque()
-        self._replies: list[Reply] = []
+        self._inbox: deque[tuple[int, bytes | None, bytes, int]] = deque()
+        self._replies: list[Reply | Chunks] = []
+        self._lane = Lane()
+        # While an action lasts: an interrupt ends that at once.
+        self._lasting: trio.CancelScope | None = None
+        self._held: trio.Event | None = None
         # The worker's task, and the one that receives, look again when something has changed.
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -150,26 +158,55 @@ class SimWorker(Worker):
             body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
             if kind == _wire.CLOSE:
                 self._closing = True
+            elif kind == _wire.CREDIT:
+                if number == self._lane.number:
+                    self._lane.window.give_back(*_wire.pair(body))
+            elif kind == _wire.INTERRUPT:
+                if number == self._lane.number:
+                    self._lane.interrupt(*_wire.pair(body))
             elif kind == _wire.WITHDRAW:
+                if number == self._lane.number:
+                    self._lane.left = True
                 self._inbox = deque(
-                    (other, None if other == number else target, pickled)
-                    for other, target, pickled in self._inbox
+                    (other, None if other == number else target, pickled, kind)
+                    for other, target, pickled, kind in self._inbox
                 )
             else:
                 pickled = body[target_length:]
                 if kind & _wire.LARGE:
                     size = _wire.large_size(body)
                     pickled, data = data[:size], data[size:]
-                self._inbox.append((number, bytes(body[:target_length]), bytes(pickled)))
+                target = bytes(body[:target_length])
+                self._inbox.append((number, target, bytes(pickled), kind & ~_wire.LARGE))
         self._changed.unpark_all()
 
-    async def receive(self) -> Sequence[Reply]:
+    async def receive(self) -> Sequence[Reply | Chunks]:
         """Wait for replies."""
         await trio.lowlevel.checkpoint()
         while not self._replies and self._exit is None:
             await self._changed.park()
         replies, self._replies = self._replies, []
         return replies
+
+    def interrupt(self) -> None:
+        """End what lasts, unless the worker is stopped: then when it goes on."""
+        if self.stalled is None and self._lasting is not None and self._lane.interrupted:
+            self._lasting.cancel()
+
+    async def hold(self) -> None:
+        """Have it make no progress, besides what else stops it."""
+        self._held = trio.Event()
+        await trio.lowlevel.checkpoint()
+
+    def unread(self) -> bool:
+        """Return whether there are replies."""
+        return bool(self._replies)
+
+    def release(self) -> None:
+        """Let it go on."""
+        if self._held is not None:
+            self._held.set()
+            self._held = None
 
     def exit(self) -> Exit:
         """Return how the worker ended."""
@@ -192,6 +229,7 @@ class SimWorker(Worker):
         """Boot, execute requests, close."""
         blueprint = self._blueprint
         current_worker.set(WorkerInfo(blueprint.slot, blueprint.worker, self.pid or 0))
+        current_lane.set(self._lane)
         with self._life:
             boot = ask(self._plan, "boot", Boot, self._name, blueprint.slot, blueprint.worker)
             await trio.sleep(boot.seconds)
@@ -222,22 +260,85 @@ class SimWorker(Worker):
                     return
                 await self._changed.park()
                 continue
-            number, target, pickled = self._inbox.popleft()
-            turn = Turn() if target is None else self._turn(target, pickled)
-            frames = answer(apps, outbox, number, target, pickled)
-            await trio.sleep(turn.seconds + turn.stall)
+            number, target, pickled, kind = self._inbox.popleft()
+            self._lane.begin(number)
+            if target is None:
+                self._report([_wire.frame(_wire.SKIPPED, number)])
+                continue
+            turn = self._turn(target, pickled)
+            if kind == _wire.REQUEST:
+                frames = answer(self._lane, apps, outbox, number, target, pickled)
+                interrupt = await self._last(turn)
+                if interrupt is not None:
+                    frames = outbox.error(interrupt, number, turn.seconds)
+                await self._not_stalled()
+                await self._die_as_planned(turn)
+                self._report(frames, turn.seconds)
+            else:
+                execution = StreamExecution(self._lane, apps, outbox, number, target, pickled)
+                await self._stream(execution, turn, outbox, number)
+
+    async def _stream(
+        self, execution: StreamExecution, turn: Turn, outbox: Outbox, number: int
+    ) -> None:
+        lane = self._lane
+        seconds = 0.0
+        while not execution.ended:
+            if lane.left:
+                frames = execution.close()
+            elif lane.window.is_open:
+                interrupt = await self._last(turn)
+                seconds += turn.seconds
+                if lane.steps >= turn.chunks:
+                    await self._not_stalled()
+                    await self._die_as_planned(turn)
+                if interrupt is None:
+                    frames = execution.step()
+                else:
+                    execution.close()
+                    frames = outbox.error(interrupt, number, seconds)
+            else:
+                await self._changed.park()
+                continue
             await self._not_stalled()
-            if turn.exitcode is not None:
-                self.die(turn.exitcode)
-                await trio.sleep_forever()
-            self._replies.append(self._reply(frames, turn.seconds))
-            self._changed.unpark_all()
+            self._report(frames, seconds)
+
+    async def _last(self, turn: Turn) -> BaseException | None:
+        """Let an action take its time; return what it was interrupted with, if it was."""
+        if turn.stall:
+            await trio.sleep(turn.stall)
+        with trio.CancelScope() as self._lasting:
+            if turn.is_stubborn or not self._lane.interrupted:
+                await trio.sleep(turn.seconds)
+        self._lasting = None
+        interrupt = self._lane.take_interrupt()
+        return None if turn.is_stubborn else interrupt
+
+    async def _die_as_planned(self, turn: Turn) -> None:
+        if turn.exitcode is not None:
+            self.die(turn.exitcode)
+            await trio.sleep_forever()
 
     async def _not_stalled(self) -> None:
-        while self.stalled is not None:
-            await self.stalled.wait()
+        while self.stalled is not None or self._held is not None:
+            for stop in (self.stalled, self._held):
+                if stop is not None:
+                    await stop.wait()
         # It may have died after it was woken up and before it ran.
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _report(self, frames: Sequence[Segment], seconds: float = 0.0) -> None:
+        data = memoryview(b"".join(frames))
+        length, kind, _, _, number = HEADER.unpack_from(data)
+        body = data[HEADER.size : HEADER.size + length]
+        if kind & _wire.LARGE:
+            body = data[HEADER.size + length :]
+        kind &= ~_wire.LARGE
+        if kind == _wire.CHUNK:
+            self._replies.append(Chunks(number, [(chunk(pickle.loads, body), len(body))]))
+        else:
+            self._replies.append(reply(kind, number, seconds, pickle.loads, body))
+        self._changed.unpark_all()
 
     def _turn(self, target: bytes, pickled: bytes) -> Turn:
         call = self._call(target, pickled)
@@ -256,12 +357,3 @@ class SimWorker(Worker):
         except BaseException:
             return None
         return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
-
-    @staticmethod
-    def _reply(frames: Sequence[Segment], seconds: float) -> Reply:
-        data = memoryview(b"".join(frames))
-        length, kind, _, _, number = HEADER.unpack_from(data)
-        body = data[HEADER.size : HEADER.size + length]
-        if kind & _wire.LARGE:
-            body = data[HEADER.size + length :]
-        return reply(kind & ~_wire.LARGE, number, seconds, pickle.loads, body)

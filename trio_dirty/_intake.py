@@ -1,0 +1,113 @@
+"""From a call to an accepted request: its arguments pickled, its place in the order taken."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from ._errors import DirtyError, PoolBusyError
+from ._pickling import PROTOCOL, SmallPickler, dump_slowly
+from ._request import Request
+from ._targets import Targets
+from ._threads import UNLIMITED, yield_lock
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+    from ._instruments import Outcome
+    from ._limits import Limits
+    from ._options import Options
+    from ._pickling import Segment
+    from ._supervisor import Supervisor
+    from ._targets import Target
+
+R = TypeVar("R", bound=Request)
+
+
+class Intake:
+    """Makes requests and puts them into a pool.
+
+    Attributes:
+        targets: finds what callers mean.
+    """
+
+    def __init__(self, options: Options, engine: Engine, supervisor: Supervisor) -> None:
+        self.targets = Targets(options.apps)
+        self._supervisor = supervisor
+        self._dispatcher = supervisor.dispatcher
+        self._instruments = options.instruments
+        self._now = engine.now
+        self._numbers = itertools.count()
+        self._pickler = SmallPickler()
+
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` if the pool accepts nothing any more."""
+        if not self._supervisor.is_open:
+            raise trio.ClosedResourceError("this pool is closed")
+
+    async def pickle(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bytes | list[Segment]:
+        """Pickle arguments: here what is small, in a thread what is large."""
+        try:
+            pickled = self._pickler.dump((args, kwargs))
+            if pickled is not None:
+                return pickled
+            return await trio.to_thread.run_sync(
+                dump_slowly, args, kwargs, yield_lock, abandon_on_cancel=True, limiter=UNLIMITED
+            )
+        except Exception as error:
+            raise TypeError(_not_pickled(target, args, kwargs, error)) from error
+
+    def accept(
+        self,
+        kind: type[R],
+        target: Target,
+        pickled: bytes | list[Segment],
+        limits: Limits,
+        key: object,
+    ) -> R:
+        """Make a request and give it to its slot, all at once.
+
+        Raises:
+            trio.ClosedResourceError: the pool was closed.
+            NoWorkersAvailableError, PoolBusyError: see `Dispatcher.accept`.
+        """
+        if not self._supervisor.is_open:
+            raise trio.ClosedResourceError("this pool was closed")
+        request = kind(target, next(self._numbers), pickled, self._now(), limits, key)
+        if self._instruments is None:
+            self._dispatcher.accept(request)
+            return request
+        app = None if target.path is None else str(target.path)
+        self._instruments.request_accepted(request.number, app, target.action)
+        try:
+            self._dispatcher.accept(request)
+        except DirtyError as error:
+            outcome: Outcome = "busy" if isinstance(error, PoolBusyError) else "unavailable"
+            self._instruments.request_ended(request.number, outcome)
+            raise
+        return request
+
+    def slots_for_broadcast(self, target: Target) -> list[int]:
+        """Return the slots that carry what a target calls, none of which is full.
+
+        Raises:
+            NoWorkersAvailableError, PoolBusyError: see `Dispatcher.accept`.
+        """
+        return self._dispatcher.slots_for_broadcast(target)
+
+
+def _not_pickled(
+    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> str:
+    """Say which argument it is."""
+    for name, value in [*enumerate(args, 1), *kwargs.items()]:
+        try:
+            pickle.dumps(value, PROTOCOL)
+        except Exception as culprit:
+            which = f"argument {name}, {type(value).__qualname__},"
+            return f"{which} of {target} cannot be pickled: {culprit}"
+    return f"the arguments of {target} cannot be pickled: {error}"

@@ -1,0 +1,132 @@
+"""The block that opens and closes a pool."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ._engine import Engine
+from ._intake import Intake
+from ._nursery import open_service_nursery
+from ._options import Options
+from ._pool import Pool
+from ._processes import ProcessEngine
+from ._supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from ._app import AppLike
+    from ._limits import OnCancel
+    from ._options import Routing
+
+
+def open_pool(
+    apps: Iterable[type[AppLike] | str],
+    *,
+    workers: int,
+    routing: Routing = "round_robin",
+    max_queue: int | None = None,
+    timeout: float | None = math.inf,
+    soft_timeout: float | None = math.inf,
+    on_cancel: OnCancel = "abandon",
+    cancel_grace: float | None = 5,
+    boot_timeout: float | None = 60,
+    grace_period: float | None = 30,
+    instruments: Iterable[object] = (),
+    engine: Engine | None = None,
+) -> AbstractAsyncContextManager[Pool]:
+    """Open a pool of worker processes, for the time of a block.
+
+    The block, ``async with open_pool([App], workers=4) as pool:``, begins when every worker
+    has booted. When it is left, normally or by an exception, the pool serves what was
+    accepted and lets every worker run the ``close()`` of its apps; after ``grace_period`` it
+    kills what is left. Left by cancellation or Ctrl-C, it kills all workers at once, without
+    ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When the block
+    has been left, no process of it exists.
+
+    Exceptions of the block leave it as they are, never in a group.
+
+    Args:
+        apps: classes with ``init()``, ``__call__`` and ``close()`` (inherit `App`), or
+            ``"module:Class"``. A class that is given as text is imported by the workers
+            only. May be empty, for a pool that runs plain functions.
+        workers: how many processes, at least 1.
+        routing: which ready slot is given a request: ``"round_robin"``, each in its turn, or
+            ``"least_loaded"``, the one with the fewest requests that have not ended, the turn
+            deciding between equals.
+        max_queue: how many requests that have not begun a slot may have, 0 or more; when every
+            slot that could take a request has so many, it is refused (`PoolBusyError`). None
+            for no limit. With 0, only what can begin at once is accepted. Requests that lost
+            their worker are never refused.
+        timeout: seconds that a request may be executed, from the moment in which it begins;
+            more than 0; `math.inf` or None for no limit. Past it its worker is killed and
+            replaced, and its caller gets `RequestTimeoutError`. No other request is hit. (Bound
+            the waiting in the queue with `trio.fail_after`.)
+        soft_timeout: seconds, less than ``timeout``, after which `SoftTimeout` is raised inside
+            the action, which may clean up; the worker keeps its state. It interrupts Python code
+            that sleeps or loops; C code gets it when it returns.
+        on_cancel: what becomes of a request that has begun when its caller is cancelled.
+            ``"abandon"``: the caller leaves at once, `check_cancelled` raises in the action,
+            and its outcome is dropped; `Pool.statistics` counts what runs abandoned.
+            ``"interrupt"``: the caller leaves at once, `RequestCancelled` is raised inside the
+            action as a soft time-out is, and the worker is killed if it has not ended
+            ``cancel_grace`` seconds later. ``"kill"``: the caller leaves at once and the worker
+            is killed. ``"wait"``: the caller waits for the end, as with `trio.to_thread`.
+        cancel_grace: seconds, 0 or more; `math.inf` or None for no limit.
+        boot_timeout: seconds that a worker may take from its start until its apps have
+            booted; more than 0; `math.inf` or None for no limit.
+        grace_period: seconds that leaving the block may take before what is left is killed;
+            0 or more; `math.inf` or None for no limit.
+        instruments: objects that are told of each event in the pool, in their order: each an
+            `Instrument`, or anything else that has some of its hooks. Without any they cost
+            nothing.
+        engine: what starts workers; None for processes of this machine.
+
+    Raises:
+        TypeError, ValueError: an option is out of its range, or an app cannot be one. At
+            the call, before anything is started.
+        DirtyError: this process is a worker itself, or otherwise daemonic.
+        AppLoadError: a worker could not boot, on entering the block. No process is left.
+    """
+    options = Options.checked(
+        apps,
+        workers=workers,
+        routing=routing,
+        max_queue=max_queue,
+        timeout=timeout,
+        soft_timeout=soft_timeout,
+        on_cancel=on_cancel,
+        cancel_grace=cancel_grace,
+        boot_timeout=boot_timeout,
+        grace_period=grace_period,
+        instruments=instruments,
+    )
+    if engine is None:
+        engine = ProcessEngine()
+    elif not isinstance(engine, Engine):
+        raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
+    supervisor = Supervisor(options, engine)
+    intake = Intake(options, engine, supervisor)
+    return _opened(supervisor, Pool(supervisor, intake, options.limits))
+
+
+@asynccontextmanager
+async def _opened(supervisor: Supervisor, pool: Pool) -> AsyncIterator[Pool]:
+    try:
+        async with open_service_nursery() as nursery:
+            await supervisor.boot(nursery)
+            try:
+                yield pool
+            except Exception:
+                supervisor.is_open = False
+                await supervisor.serve_rest()
+                raise
+            else:
+                supervisor.is_open = False
+                await supervisor.serve_rest()
+    finally:
+        supervisor.is_open = False
+        supervisor.settle_rest()

@@ -1,0 +1,175 @@
+"""What is to be done about the requests that a worker executes, and when.
+
+Decisions only: nothing here waits, and nothing here knows of trio.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ._lane import CANCELLED, SOFT_TIMEOUT
+
+if TYPE_CHECKING:
+    from ._limits import Limits
+
+KILL_PATIENCE = 0.005
+"""Seconds that a request whose worker is to be killed for its cancelled caller has to be answered
+as withdrawn, or, of a stream, to close its generator: then nobody need die."""
+
+
+class Overseen(Protocol):
+    """A request that has begun."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of acceptance."""
+
+    @property
+    def limits(self) -> Limits:
+        """What its caller asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done now.
+
+    Attributes:
+        request: about which request.
+        action: ``"interrupt"`` it, or ``"kill"`` its worker.
+        reason: `SOFT_TIMEOUT`, `CANCELLED`, or `TIMEOUT`.
+        steps: how many steps of a stream were done then.
+    """
+
+    request: Overseen
+    action: Literal["interrupt", "kill"]
+    reason: int
+    steps: int = 0
+
+
+TIMEOUT = 3
+"""Beside the reasons that a worker is told: this one it does not hear of."""
+
+
+class _Record:
+    """One request that has begun.
+
+    Attributes:
+        since: when it, or the present step of its generator, began; infinity while the
+            generator waits for its reader.
+        steps: how many of them are done.
+        soft_told: whether the worker has been told of the soft time-out of this step.
+        left: when its caller left, and it had begun; infinity as long as it has not.
+        left_told: whether the worker has been told to interrupt it for that.
+    """
+
+    __slots__ = ("left", "left_told", "request", "since", "soft_told", "steps")
+
+    def __init__(self, request: Overseen, since: float) -> None:
+        self.request = request
+        self.since = since
+        self.steps = 0
+        self.soft_told = False
+        self.left = math.inf
+        self.left_told = False
+
+
+class Oversight:
+    """Watches what one worker executes: at most one request for each lane.
+
+    A request that has no limits is watched only from the moment when its caller leaves.
+
+    Args:
+        cancel_grace: seconds that an interrupted request may take to end.
+    """
+
+    def __init__(self, cancel_grace: float) -> None:
+        self._cancel_grace = cancel_grace
+        self._records: dict[int, _Record] = {}
+
+    def begun(self, request: Overseen, now: float) -> None:
+        """Watch a request from its beginning, or from where it turned out to be worth it."""
+        if request.number not in self._records:
+            self._records[request.number] = _Record(request, now)
+
+    def left(self, request: Overseen, now: float) -> None:
+        """Take note that the caller of a request that has begun has left."""
+        self.begun(request, now)
+        self._records[request.number].left = now
+
+    def stepped(self, number: int, steps: int, since: float) -> None:
+        """Take note of the steps that a generator has done.
+
+        Args:
+            number: the request's.
+            steps: how many more.
+            since: when the next one began; infinity: the generator waits for its reader.
+        """
+        record = self._records.get(number)
+        if record is not None:
+            record.steps += steps
+            record.since = since
+            record.soft_told = False
+
+    def resumed(self, number: int, now: float) -> None:
+        """Take note that a generator that was waiting for its reader may go on."""
+        record = self._records.get(number)
+        if record is not None and record.since == math.inf:
+            record.since = now
+
+    def ended(self, number: int) -> None:
+        """Forget a request that has been answered."""
+        self._records.pop(number, None)
+
+    def order(self, now: float) -> Order | None:
+        """Return what is to be done now, if anything; an interrupt is returned once."""
+        for record in self._records.values():
+            if self._kill_at(record) <= now:
+                reason = TIMEOUT if self._timeout_at(record) <= now else CANCELLED
+                return Order(record.request, "kill", reason)
+            if self._soft_at(record) <= now:
+                record.soft_told = True
+                return Order(record.request, "interrupt", SOFT_TIMEOUT, record.steps)
+            if self._interrupt_at(record) <= now:
+                record.left_told = True
+                return Order(record.request, "interrupt", CANCELLED)
+        return None
+
+    def next_time(self) -> float:
+        """Return when there will be something to do, if nothing happens until then."""
+        return min(
+            (
+                at
+                for record in self._records.values()
+                for at in (
+                    self._kill_at(record),
+                    self._soft_at(record),
+                    self._interrupt_at(record),
+                )
+            ),
+            default=math.inf,
+        )
+
+    def _timeout_at(self, record: _Record) -> float:
+        return record.since + record.request.limits.timeout
+
+    def _kill_at(self, record: _Record) -> float:
+        match record.request.limits.on_cancel:
+            case "kill":
+                grace = KILL_PATIENCE
+            case "interrupt":
+                grace = self._cancel_grace
+            case _:
+                grace = math.inf
+        return min(self._timeout_at(record), record.left + grace)
+
+    def _soft_at(self, record: _Record) -> float:
+        if record.soft_told:
+            return math.inf
+        return record.since + record.request.limits.soft_timeout
+
+    def _interrupt_at(self, record: _Record) -> float:
+        if record.left_told or record.request.limits.on_cancel != "interrupt":
+            return math.inf
+        return record.left

@@ -1,0 +1,257 @@
+"""A request whose results come one by one, and the channel that its reader holds."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+import trio
+
+from . import _wire
+from ._credit import BYTES_AHEAD, CHUNKS_AHEAD, CreditWindow
+from ._replies import ChunkFailure
+from ._request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from ._limits import Limits
+    from ._pickling import Segment
+    from ._targets import Target
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StreamRequest(Request):
+    """A request for a stream: what has arrived for its reader, and what the reader has taken.
+
+    Attributes:
+        arrived: each chunk that the reader has not taken, and its size.
+        ended: whether no further chunk will arrive.
+        error: what is raised behind the last chunk, if anything.
+    """
+
+    __slots__ = ("_ahead", "_changed", "_reader", "_taken", "arrived", "ended", "error")
+    streams = True
+    _kind = _wire.STREAM
+
+    def __init__(
+        self,
+        target: Target,
+        number: int,
+        pickled: bytes | list[Segment],
+        accepted: float,
+        limits: Limits,
+        key: object,
+    ) -> None:
+        super().__init__(target, number, pickled, accepted, limits, key)
+        self.arrived: deque[tuple[Any, int]] = deque()
+        self.ended = False
+        self.error: BaseException | None = None
+        # Parked here is who waits until its reader wants more, or until it has ended.
+        self._changed = trio.lowlevel.ParkingLot()
+        self._reader: trio.lowlevel.Task | None = None
+        # What the worker counts as ahead of the reader: of that, this has been taken already,
+        # and the worker not been told.
+        self._ahead = CreditWindow()
+        self._taken = CreditWindow()
+
+    # From the worker
+
+    def arrive(self, chunks: Sequence[tuple[Any, int]]) -> None:
+        """Take in what the generator has yielded."""
+        if self.cancelled:
+            return
+        add = self._ahead.add
+        for _, size in chunks:
+            add(size)
+        self.arrived.extend(chunks)
+        self._wake_reader()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the generator waits until its reader has taken more."""
+        return not self._ahead.is_open
+
+    def succeed(self, value: Any) -> None:
+        """End behind the last chunk."""
+        self._end(None)
+
+    def fail(self, error: BaseException) -> None:
+        """End with an exception behind the last chunk."""
+        self._end(error)
+
+    def skip(self) -> None:
+        """End one whose reader has left before it began."""
+        self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.awaited = False
+        self.ended = True
+        self.error = None if self.cancelled else error
+        self._changed.unpark_all()
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        task = self._reader
+        if task is not None:
+            self._reader = None
+            trio.lowlevel.reschedule(task)
+
+    # From the reader
+
+    async def wait_arrival(self) -> None:
+        """Wait until something has arrived, or nothing more will."""
+        if self._taken.chunks and self.is_held:
+            self._give_credit()
+        self._reader = trio.lowlevel.current_task()
+        if self._changed:
+            self._changed.unpark_all()
+
+        def abort(_: Callable[[], Any]) -> trio.lowlevel.Abort:
+            self._reader = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def take(self) -> Any:
+        """Take the next chunk, and have the worker told now and then."""
+        value, size = self.arrived.popleft()
+        taken = self._taken
+        taken.chunks += 1
+        taken.size += size
+        if taken.chunks >= CHUNKS_AHEAD // 2 or taken.size >= BYTES_AHEAD // 2:
+            self._give_credit()
+        return value
+
+    def _give_credit(self) -> None:
+        chunks, size = self._taken.chunks, self._taken.size
+        self._taken = CreditWindow()
+        self._ahead.give_back(chunks, size)
+        if not self.ended:
+            self.place.tell(self, _wire.pair_frame(_wire.CREDIT, self.number, chunks, size))
+
+    def leave(self) -> None:
+        """Have the generator closed at its next ``yield``; take nothing more."""
+        self.arrived.clear()
+        self._changed.unpark_all()
+        if not self.ended and not self.cancelled:
+            self.cancelled = True
+            self.awaited = self.limits.on_cancel == "wait"
+            if self.place.withdraw(self):
+                self._end(None)
+
+    async def wait_taken(self) -> None:
+        """Wait until its reader has taken what has arrived, or has left."""
+        await self._changed.park()
+
+    async def wait_answered(self) -> None:
+        """Wait until the worker is done with it."""
+        while not self.ended:
+            await self._changed.park()
+
+
+@final
+class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
+    """What a stream is read from: ``async for chunk in chunks``, or `receive`.
+
+    Made by `Pool.stream`, and usable inside its block by one task at a time.
+    """
+
+    def __init__(self, request: StreamRequest) -> None:
+        self._request = request
+        self._is_read = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._request.arrived)} chunks arrived"
+        return f"<ChunkChannel of {self._request.target}, {state}>"
+
+    async def receive(self) -> T_co:
+        """Return the next chunk that the generator has yielded.
+
+        A checkpoint. Cancelled, it has taken no chunk.
+
+        Raises:
+            trio.EndOfChannel: the generator has returned, or its end was told already.
+            Exception: what the generator raised, behind the chunks before it.
+            RemoteError: it raised, or yielded, what cannot cross to this process.
+            WorkerCrashedError: the worker has died, behind the chunks that had arrived.
+            RequestTimeoutError: a step of the generator took longer than it may.
+            NoWorkersAvailableError: every slot that carries the app has failed.
+            trio.BusyResourceError: another task is receiving.
+            trio.ClosedResourceError: the block of the stream, or of the pool, has been left.
+        """
+        request = self._request
+        if self._is_read:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        if self._is_closed:
+            raise trio.ClosedResourceError("the block of this stream has been left")
+        arrived = request.arrived
+        self._is_read = True
+        try:
+            if arrived or request.ended:
+                await trio.lowlevel.checkpoint()
+            else:
+                await request.wait_arrival()
+        finally:
+            self._is_read = False
+        if self._is_closed:
+            raise trio.ClosedResourceError("the block of this stream was left")
+        if arrived:
+            chunk = request.take()
+            if type(chunk) is not ChunkFailure:
+                return chunk  # type: ignore[no-any-return]  # whatever the action yields
+            request.leave()
+            raise chunk.error
+        error, request.error = request.error, None
+        if error is not None:
+            raise error
+        raise trio.EndOfChannel
+
+    def close(self) -> None:
+        """Let go of the stream at once: its generator is closed at its next ``yield``."""
+        self._is_closed = True
+        self._request.leave()
+        self._request._wake_reader()
+
+    async def aclose(self) -> None:
+        """The same; and, where the stream has ``on_cancel="wait"``, wait for that."""
+        self.close()
+        if self._request.limits.on_cancel == "wait" and not self._request.ended:
+            with trio.CancelScope(shield=True):
+                await self._request.wait_answered()
+        await trio.lowlevel.checkpoint()
+
+
+@final
+class StreamManager(Generic[T]):
+    """The block of one stream."""
+
+    def __init__(self, accept: Callable[[], Any]) -> None:
+        """``accept`` is called on entry, and returns the request when it has been accepted."""
+        self._accept: Callable[[], Any] | None = accept
+        self._chunks: ChunkChannel[T]
+
+    async def __aenter__(self) -> ChunkChannel[T]:
+        if self._accept is None:
+            raise RuntimeError(
+                "this stream has been entered already: call pool.stream(...) once for each block"
+            )
+        accept, self._accept = self._accept, None
+        self._chunks = ChunkChannel(await accept())
+        return self._chunks
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self._chunks.aclose()
+        else:
+            with trio.CancelScope(shield=True):
+                await self._chunks.aclose()
