@@ -24,6 +24,7 @@ Perform: trio. Each task has one job.
     _intake      from a call to an accepted request
     _request     a request, from acceptance to its outcome
     _stream      a request whose results come one by one, and what its reader holds
+    _broadcast   one call that every worker executes
     _supervisor  the slots of a pool, from the first worker's start to the last one's end
     _slot        a slot's channel, its consumer, and the workers that succeed each other in it
     _incarnation one worker of a slot, from its start to the settlement of what it leaves

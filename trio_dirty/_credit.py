@@ -43,8 +43,8 @@ class CreditWindow:
         """Count a chunk that has been produced."""
         self.chunks += 1
         self.size += size
-        expected = self._expected
-        self._expected = size if size > expected else expected - (expected >> 3)
+        expected = self._expected - (self._expected >> 3)
+        self._expected = size if size > expected else expected
 
     def give_back(self, chunks: int, size: int) -> None:
         """Take off chunks that the reader has taken."""

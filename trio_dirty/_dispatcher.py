@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._options import Routing
     from ._pickling import Segment
     from ._request import Request
+    from ._stream import StreamRequest
     from ._targets import Target
 
 
@@ -28,8 +29,8 @@ class Place(Protocol):
     def withdraw(self, request: Request) -> bool:
         """Let go of a request whose caller leaves; return whether nothing of it is left."""
 
-    def tell(self, request: Request, frame: Segment) -> None:
-        """Send a frame to the worker that executes the request."""
+    def tell(self, request: StreamRequest, frame: Segment) -> None:
+        """Send a frame to the worker that executes the stream."""
 
 
 class Receiver(Place, Protocol):
@@ -219,7 +220,7 @@ class Dispatcher:
         self._left(request)
         return True
 
-    def tell(self, request: Request, frame: Segment) -> None:
+    def tell(self, request: StreamRequest, frame: Segment) -> None:
         """Nobody executes what waits here."""
 
     def __len__(self) -> int:

@@ -62,6 +62,7 @@ class StreamExecution:
         self, lane: Lane, apps: Apps, outbox: Outbox, number: int, target: bytes, pickled: Pickled
     ) -> None:
         self._lane = lane
+        lane.window = CreditWindow()
         self._apps = apps
         self._outbox = outbox
         self._number = number
@@ -112,10 +113,13 @@ class StreamExecution:
 
     def _start(self, target: bytes, pickled: Pickled) -> None:
         self._call = None
-        self._lane.window = CreditWindow()
         args, kwargs = loads(pickled) if isinstance(pickled, bytes) else pickled.load()
         action = self._apps.actions.get(target) or self._apps.find(target)
-        value = self._lane.run(action, args, kwargs)
+        try:
+            value = self._lane.run(action, args, kwargs)
+        except StopIteration as error:  # which ends nothing that has not begun
+            self._lane.armed = False
+            raise RuntimeError("the action raised StopIteration") from error
         self._lane.armed = False
         if not hasattr(type(value), "__next__"):
             raise no_stream(value)

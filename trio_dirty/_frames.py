@@ -113,6 +113,7 @@ class FrameSocket:
     def _parse(self) -> list[Reply | Chunks]:
         """Take the whole small frames off the buffer, up to a large one."""
         view, end = self._view, self._end
+        loads = pickle.loads
         replies: list[Reply | Chunks] = []
         chunks: list[tuple[Any, int]] | None = None
         start = 0
@@ -130,14 +131,14 @@ class FrameSocket:
                 if chunks is None:
                     chunks = []
                     replies.append(Chunks(number, chunks))
-                chunks.append((chunk(pickle.loads, body), length))
+                chunks.append((chunk(loads, body), length))
                 continue
             chunks = None
             if kind == _wire.CLOSED:
-                for text in pickle.loads(body):
+                for text in loads(body):
                     self._closing_failed(text)
             else:
-                replies.append(reply(kind, number, seconds, pickle.loads, body))
+                replies.append(reply(kind, number, seconds, loads, body))
         self._end = end - start
         if start and start != end:
             view[: self._end] = bytes(view[start:end])

@@ -122,6 +122,8 @@ class Incarnation:
                 slot.tell_end(request, "withdrawn" if seconds is None else ended)
                 self._oversight.ended(answered)
                 backlog.begin_next()
+        if backlog.attentive:
+            self._attention.unpark_all()
         slot.made_progress()
 
     def _pass_on(self, reply: Chunks, now: float) -> None:
@@ -199,10 +201,11 @@ class Incarnation:
         worker = self.worker
         await worker.hold()
         while worker.unread():
-            await trio.lowlevel.checkpoint()
-        again = self._oversight.order(self._slot.now())
-        if again is not None and again.action == "kill" and again.request is order.request:
-            self._killed_for = again
+            with trio.move_on_after(CATCH_UP_SECONDS):
+                await self._attention.park()
+        still = self._oversight.kill(order.request.number, self._slot.now())
+        if still is not None:
+            self._killed_for = still
             worker.kill()
             await trio.sleep_forever()
         worker.release()

@@ -35,11 +35,6 @@ class Keys:
     def __len__(self) -> int:
         return len(self._places)
 
-    def current(self, app: int | None, key: object) -> int | None:
-        """Return the slot that has requests of the key, if one has."""
-        place = self._places.get((app, key))
-        return None if place is None else place[0]
-
     def choose(self, app: int | None, key: object, slots: Iterable[int]) -> int:
         """Return the slot that a request of the key goes to, of those that carry the app."""
         place = self._places.get((app, key))

@@ -14,6 +14,10 @@ from ._lane import CANCELLED, SOFT_TIMEOUT
 if TYPE_CHECKING:
     from ._limits import Limits
 
+EARLY_SECONDS = 1e-6
+"""How much too early is in time. Waiting until a moment may end one rounding before it, and then
+the rest can be too short to be waited for at all."""
+
 KILL_PATIENCE = 0.005
 """Seconds that a request whose worker is to be killed for its cancelled caller has to be answered
 as withdrawn, or, of a stream, to close its generator: then nobody need die."""
@@ -96,6 +100,7 @@ class Oversight:
     def left(self, request: Overseen, now: float) -> None:
         """Take note that the caller of a request that has begun has left."""
         self.begun(request, now)
+        self.resumed(request.number, now)  # what it does at its end has the time of a step
         self._records[request.number].left = now
 
     def stepped(self, number: int, steps: int, since: float) -> None:
@@ -125,9 +130,11 @@ class Oversight:
     def order(self, now: float) -> Order | None:
         """Return what is to be done now, if anything; an interrupt is returned once."""
         for record in self._records.values():
-            if self._kill_at(record) <= now:
-                reason = TIMEOUT if self._timeout_at(record) <= now else CANCELLED
-                return Order(record.request, "kill", reason)
+            kill = self.kill(record.request.number, now)
+            if kill is not None:
+                return kill
+        now += EARLY_SECONDS
+        for record in self._records.values():
             if self._soft_at(record) <= now:
                 record.soft_told = True
                 return Order(record.request, "interrupt", SOFT_TIMEOUT, record.steps)
@@ -135,6 +142,15 @@ class Oversight:
                 record.left_told = True
                 return Order(record.request, "interrupt", CANCELLED)
         return None
+
+    def kill(self, number: int, now: float) -> Order | None:
+        """Return the order to kill the worker for one request, if that is due."""
+        now += EARLY_SECONDS
+        record = self._records.get(number)
+        if record is None or self._kill_at(record) > now:
+            return None
+        reason = TIMEOUT if self._timeout_at(record) <= now else CANCELLED
+        return Order(record.request, "kill", reason)
 
     def next_time(self) -> float:
         """Return when there will be something to do, if nothing happens until then."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, o
 
 import trio
 
+from ._broadcast import Broadcast, Part
 from ._keys import OnlySlot
 from ._limits import Limits
 from ._request import Call
@@ -260,27 +261,12 @@ class Pool:
             raise TypeError(one_by_one(target))
         intake.check_open()
         pickled = await intake.pickle(target, args, kwargs)
+        intake.check_open()
         slots = intake.slots_for_broadcast(target)
-        results: dict[int, Any] = {}
-        errors: dict[int, Exception] = {}
-
-        @trio.lowlevel.enable_ki_protection
-        async def call(slot: int) -> None:
-            try:
-                request = intake.accept(Call, target, pickled, self._limits, OnlySlot(slot))
-                results[slot] = await trio.lowlevel.wait_task_rescheduled(request.abort)
-            except Exception as error:
-                errors[slot] = error
-
-        async with trio.open_nursery() as nursery:
-            for slot in slots:
-                nursery.start_soon(call, slot)
-        if errors:
-            raise ExceptionGroup(
-                f"{target} failed on {len(errors)} of {len(slots)} workers",
-                [errors[slot] for slot in sorted(errors)],
-            )
-        return [results[slot] for slot in slots]
+        parts = [
+            intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots
+        ]
+        return await Broadcast(target, parts).results()
 
     def with_options(
         self,

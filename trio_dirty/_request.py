@@ -132,12 +132,14 @@ class Call(Request):
 
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         """Let the cancelled caller leave: at once, unless it wants to wait for the end."""
+        if self.cancelled:  # and waits: trio asks once more for each further scope
+            return trio.lowlevel.Abort.FAILED
         self.cancelled = True
         waits = self.limits.on_cancel == "wait"
-        self.awaited = waits
+        self.awaited = False  # nobody is to end it while it is withdrawn
         if self.place.withdraw(self) or not waits:
-            self.awaited = False
             return trio.lowlevel.Abort.SUCCEEDED
+        self.awaited = True
         self._raise_cancel = raise_cancel
         return trio.lowlevel.Abort.FAILED
 

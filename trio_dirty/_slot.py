@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._instruments import Instruments, Outcome
     from ._pickling import Segment
     from ._statistics import SlotState
+    from ._stream import StreamRequest
     from ._targets import AppPath
 
 DRAIN_LIMIT = 1000
@@ -154,10 +155,10 @@ class Slot:
         self.tell_end(request, "withdrawn")
         request.skip()
 
-    def tell(self, request: Request, frame: Segment) -> None:
-        """Send a frame to the worker that executes the request."""
+    def tell(self, request: StreamRequest, frame: Segment) -> None:
+        """Send a frame to the worker that executes the stream."""
         self.backlog.notify(frame)
-        if self.backlog.attentive and self._incarnation is not None:
+        if self.backlog.attentive and self._incarnation is not None and not request.is_held:
             self._incarnation.resumed(request)
         self._wake_consumer()
 
@@ -214,9 +215,10 @@ class Slot:
             # Asking the channel how many it holds would cost each round trip 3 µs.
             self._take_in(self.backlog.arrived + self._stale)
             while (worker := self._worker) is not None and (frames := self._next_frames()):
+                # Of these frames: what becomes urgent while they are sent is not among them.
+                is_urgent, self._is_urgent = self._is_urgent, False
                 await worker.send(frames)
-                if self._is_urgent:
-                    self._is_urgent = False
+                if is_urgent:
                     worker.interrupt()
 
     def _take_in(self, waiting: int) -> None:
@@ -348,9 +350,12 @@ class Slot:
         self._tell_closed()
         for request in dispatcher.failed(self, cause):
             self._end_hopeless(request, no_workers(request.target, cause))
-        _, keyed = self.let_go()
-        for request in sorted(keyed, key=number):
-            self.release(request)
+        _, waiting = self.let_go()
+        waiting.sort(key=number)
+        for request in waiting:  # all of a key, before any of it is given to another slot
+            if request.key is not None:
+                self.release(request)
+        for request in waiting:
             try:
                 dispatcher.route(request)
             except NoWorkersAvailableError as error:

@@ -102,7 +102,8 @@ def send_stream(link: Link, execution: StreamExecution) -> None:
             link.send(execution.close())
         elif lane.window.is_open:
             link.send(execution.step())
-            link.look_if_stale()
+            if not execution.ended:
+                link.look_if_stale()
         else:
             link.wait()
 

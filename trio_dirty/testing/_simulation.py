@@ -272,7 +272,8 @@ class SimWorker(Worker):
                 if interrupt is not None:
                     frames = outbox.error(interrupt, number, turn.seconds)
                 await self._not_stalled()
-                await self._die_as_planned(turn)
+                if interrupt is None:
+                    await self._die_as_planned(turn)
                 self._report(frames, turn.seconds)
             else:
                 execution = StreamExecution(self._lane, apps, outbox, number, target, pickled)
@@ -289,7 +290,7 @@ class SimWorker(Worker):
             elif lane.window.is_open:
                 interrupt = await self._last(turn)
                 seconds += turn.seconds
-                if lane.steps >= turn.chunks:
+                if interrupt is None and lane.steps >= turn.chunks:
                     await self._not_stalled()
                     await self._die_as_planned(turn)
                 if interrupt is None:
@@ -307,7 +308,9 @@ class SimWorker(Worker):
         """Let an action take its time; return what it was interrupted with, if it was."""
         if turn.stall:
             await trio.sleep(turn.stall)
-        with trio.CancelScope() as self._lasting:
+        with trio.CancelScope() as lasting:
+            if not turn.is_stubborn:
+                self._lasting = lasting
             if turn.is_stubborn or not self._lane.interrupted:
                 await trio.sleep(turn.seconds)
         self._lasting = None
