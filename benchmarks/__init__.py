@@ -12,6 +12,10 @@ What is measured:
     crash      from SIGKILL of a worker to its caller's error
     loop       how long the event loop is held by large payloads
     waiting    memory and dispatch time of requests that wait
+    streams    chunks a second, their latency, and how far a generator runs ahead
+    limits     time-outs and cancellation, which are two modules:
+    timeouts   when a caller learns that its request's time is up
+    cancelling how soon a cancelled request makes way for the next, and what it leaves
 
 What it is measured with:
     catalogue  the scenarios, and the seed's published figures
@@ -20,7 +24,9 @@ What it is measured with:
     load       clients that call one request after the other
     peers      what trio_dirty is compared with, behind one interface
     executors  `ProcessPoolExecutor`, in a process of its own
-    polling    waiting for what statistics tell
+    relay      stamps through a bare socket pair, beside those of streams
+    polling    waiting for what is told only when it is asked for
+    notes      a number that an action writes down and the pool's process reads
     memory     resident memory
     child      programs of scripts/, run as processes
     scripts    programs whose own start or memory is measured

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import boot, noop, report, scenarios, waiting
+from . import boot, limits, noop, report, scenarios, streams, waiting
 from .arguments import count, open_console
 from .catalogue import SCENARIOS
 from .chaos.cli import main as chaos
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .catalogue import Scenario
     from .display import Display
 
-PARTS = ("scenarios", "noop", "boot", "leaving", "crash", "loop", "waiting")
+PARTS = ("scenarios", "noop", "boot", "leaving", "crash", "loop", "waiting", "streams", "limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ def parse(argv: Sequence[str]) -> Choice:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
-        "beside the peers, and the costs of starting, crashing, leaving and waiting.",
+        "beside the peers, streams, limits, and the costs of starting, crashing, leaving and "
+        "waiting.",
         epilog="python -m benchmarks chaos --help: workers that die at full speed, instead.",
     )
     names = [scenario.name for scenario in SCENARIOS]
@@ -123,6 +124,14 @@ async def measure(choice: Choice, run: Run, display: Display) -> None:
                 number = 10_000 if quick else 1_000_000
                 stage = display.stage("requests waiting", waiting.STEPS)
                 run.figures += await waiting.measure_waiting(workers, number=number, stage=stage)
+            case "streams":
+                pace = streams.QUICK if quick else streams.FULL
+                stage = display.stage("streams", pace.steps)
+                run.figures += await streams.measure_streams(effort=pace, stage=stage)
+            case "limits":
+                care = limits.QUICK if quick else limits.FULL
+                stage = display.stage("limits", limits.STEPS)
+                run.figures += await limits.measure_limits(effort=care, stage=stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,6 +33,11 @@ def summary_ms(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
+def in_words(value: float, digits: int) -> str:
+    """Return a number as tables have it: of so many digits, but whole from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured number.
@@ -66,7 +71,7 @@ class Figure:
     def target(self) -> str:
         """The target in words."""
         if self.at_most is not None:
-            return f"at most {self.at_most:g} {self.unit}"
+            return f"at most {in_words(self.at_most, 6)} {self.unit}"
         if self.at_least is not None:
-            return f"at least {self.at_least:g} {self.unit}"
+            return f"at least {in_words(self.at_least, 6)} {self.unit}"
         return ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from .figures import in_words
 from .noop import FLOODS
 
 if TYPE_CHECKING:
@@ -83,6 +84,6 @@ def figure_table(figures: list[Figure]) -> Table:
     table.add_column("reached")
     table.add_column("note")
     for figure in figures:
-        value = f"{figure.value:.3g} {figure.unit}".strip()
+        value = f"{in_words(figure.value, 3)} {figure.unit}".strip()
         table.add_row(figure.what, value, figure.target, verdict(figure.reached), figure.note)
     return table

@@ -6,7 +6,6 @@ and of what size, the requests that are then dispatched are timed.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -20,18 +19,12 @@ import trio.testing
 
 from trio_dirty import open_pool
 
-from ..memory import resident
+from ..memory import settled
 from ..polling import wait_until
 from ..work import Work
 
 if TYPE_CHECKING:
     from trio_dirty import Pool
-
-
-def settled() -> int:
-    """Return the resident bytes of this process, less garbage."""
-    gc.collect()
-    return resident()
 
 
 async def tasks(number: int) -> dict[str, object]:
