@@ -1,5 +1,6 @@
 """Apps for the tests. Workers import this, so it imports neither trio nor pytest."""
 
+import contextlib
 import os
 import threading
 import time
@@ -13,34 +14,70 @@ LOG_VARIABLE = "TRIO_DIRTY_TEST_LOG"
 """Names the file in which processes write what began."""
 
 
-def record(tag, seconds, dies=False):
+def record(tag, seconds, dies=False, stubborn=False):
     """Begin, last, and return the tag or die. In a simulation the plan does the latter two."""
+    if begin(tag):
+        last(seconds, stubborn)
+        if dies:
+            os._exit(9)
+    return tag
+
+
+def produce(tag, seconds, dies=False, stubborn=False, chunks=0):
+    """Begin, and yield so many chunks, each after a while; or die before the last."""
+    is_real = begin(tag)
+
+    def steps():
+        for chunk in range(chunks):
+            if is_real:
+                last(seconds, stubborn)
+                if dies and chunk == chunks - 1:
+                    os._exit(9)
+            yield chunk
+
+    return steps()
+
+
+def begin(tag):
+    """Write down that a request begins; return whether that is in a process."""
     info = trio_dirty.worker_info()
     if info.pid != os.getpid():
         LOG.append((info.slot, info.worker, tag))
-        return tag
+        return False
     # Appended to a file, it survives the death of the worker that wrote it.
     fd = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND)
     os.write(fd, f"{info.slot} {info.worker} {tag}\n".encode())
     os.close(fd)
-    time.sleep(seconds)
-    if dies:
-        os._exit(9)
-    return tag
+    return True
+
+
+def last(seconds, stubborn):
+    end = time.monotonic() + seconds
+    while stubborn and time.monotonic() < end:
+        with contextlib.suppress(trio_dirty.SoftTimeout, trio_dirty.RequestCancelled):
+            time.sleep(max(0, end - time.monotonic()))
+    if not stubborn:
+        time.sleep(seconds)
 
 
 class Recorder(trio_dirty.App):
     """Records what begins."""
 
-    def work(self, tag, seconds, dies=False):
-        return record(tag, seconds, dies)
+    def work(self, *how):
+        return record(*how)
+
+    def produce(self, *how):
+        return produce(*how)
 
 
 class OtherRecorder(trio_dirty.App):
     """A second app, so that apps take turns independently."""
 
-    def work(self, tag, seconds, dies=False):
-        return record(tag, seconds, dies)
+    def work(self, *how):
+        return record(*how)
+
+    def produce(self, *how):
+        return produce(*how)
 
 
 class Counter(trio_dirty.App):

@@ -12,7 +12,8 @@ import os
 import signal
 from collections import Counter, deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apps
@@ -32,6 +33,73 @@ GRACE = 100.0
 
 BOOT_TIMEOUT = 20.0
 
+CANCEL_GRACE = 1.5
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one client asks for.
+
+    Attributes:
+        app: the index of an app; behind the last one, a plain function.
+        length: how long it takes, or each step of its generator.
+        dies: whether the worker dies of it.
+        timeout, soft_timeout: in units of time.
+        on_cancel, key: as of `Pool.with_options`.
+        stubborn: whether it ignores interrupts.
+        chunks: how many its generator yields; None: it is a call for one value.
+        takes: how many the reader takes before it leaves; None: all.
+        pace: how long it pauses behind each.
+        broadcast: whether every worker is to execute it.
+    """
+
+    app: int
+    length: int
+    dies: bool = False
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    on_cancel: str = "abandon"
+    key: int | None = None
+    stubborn: bool = False
+    chunks: int | None = None
+    takes: int | None = None
+    pace: int = 0
+    broadcast: bool = False
+
+    @property
+    def turns(self) -> bool:
+        """Whether it takes part in the rotation."""
+        return self.key is None and not self.broadcast
+
+
+modes = st.sampled_from(["abandon", "interrupt", "kill", "wait"])
+limits = st.sampled_from(
+    [(None, None)] * 3 + [(2.5, None), (2.0, None), (None, 1.5), (None, 2.0), (2.5, 1.5)]
+)
+asks = st.builds(
+    lambda app, length, limits, **others: Ask(
+        app, length, timeout=limits[0], soft_timeout=limits[1], **others
+    ),
+    st.integers(0, 2),
+    st.integers(0, 4),
+    limits,
+    dies=st.sampled_from([False] * 9 + [True]),
+    on_cancel=modes,
+    key=st.sampled_from([None, None, 0, 1, 2]),
+    stubborn=st.booleans(),
+)
+streams = st.builds(
+    lambda ask, dies, chunks, takes, pace: replace(
+        ask, dies=dies, chunks=chunks, takes=takes, pace=pace
+    ),
+    asks,
+    st.sampled_from([False, False, True]),
+    st.integers(0, 4),
+    st.sampled_from([None, None, 0, 1, 2]),
+    st.sampled_from([0, 0, 0, 3]),
+)
+broadcasts = st.builds(lambda ask: replace(ask, broadcast=True, key=None), asks)
+
 requests = st.tuples(
     st.just("submit"),
     st.integers(1, 8),  # how many clients at once
@@ -49,9 +117,13 @@ ruin = [Boot(0.5, exitcode=7)] * 7
 on_every_engine = (
     requests,
     requests,
+    st.tuples(st.just("ask"), asks, st.integers(1, 4)),
+    st.tuples(st.just("ask"), streams, st.integers(1, 2)),
+    st.tuples(st.just("ask"), broadcasts, st.just(1)),
+    st.tuples(st.just("regret"), asks | streams | broadcasts),
     st.tuples(st.just("advance"), st.integers(0, 5)),
     st.tuples(st.just("crash"), targets),
-    st.tuples(st.just("cancel"), st.integers(0, 30)),
+    st.tuples(st.just("cancel"), st.integers(0, 5) | st.integers(0, 30)),
     st.tuples(st.just("stall"), targets),
     st.tuples(st.just("resume"), targets),
 )
@@ -69,47 +141,70 @@ leaving = st.sampled_from(["serve", "serve", "raise", "grace", "cancel"])
 
 @dataclass(frozen=True)
 class Script:
-    """What to do, and how to leave the block then."""
+    """What to do, how to leave the block then, and the options of the pool."""
 
     operations: list[Any]
     leave: str = "serve"
+    routing: str = "round_robin"
+    max_queue: int | None = None
 
 
-scripts = st.builds(Script, st.lists(operations, min_size=10, max_size=40), leaving)
-real_scripts = st.builds(
-    Script, st.lists(st.one_of(*on_every_engine), min_size=10, max_size=25), leaving
+routings = st.sampled_from(["round_robin", "round_robin", "round_robin", "least_loaded"])
+max_queues = st.sampled_from([None, None, None, 0, 1, 4])
+scripts = st.builds(
+    Script, st.lists(operations, min_size=10, max_size=40), leaving, routings, max_queues
 )
+real_scripts = st.builds(
+    Script,
+    st.lists(st.one_of(*on_every_engine), min_size=10, max_size=25),
+    leaving,
+    routings,
+    max_queues,
+)
+
+TAG: ContextVar[int] = ContextVar("TAG")
+"""The tag of the call that is being made."""
 
 
 @dataclass
 class Log(EventLog):
     """What happened in a play.
 
+    Requests are known by their numbers; what a client calls, and what the workers say, by a tag
+    that the client chooses: several requests of one broadcast have the same.
+
     Attributes:
-        begun: what the workers say: slot, worker, tag, in the order in which each began.
-        deadly: tags of requests that their worker dies of.
+        script: what was played.
+        asked: what each call was, by tag.
+        tags: the tag of each request.
+        begun: what the workers say: slot, worker, number, in the order in which each began.
         hit: workers that the script has killed, or has had boot badly.
         unsent: at each `worker_ready`, by its position, what each other slot had not sent.
-        began_at: in simulation: when a tag began.
-        spans: in simulation: by worker when it was executing which tag.
+        began_at: in simulation: when a request began.
+        spans: in simulation: by worker when it was executing which request.
         stalled: workers that have been stopped.
         ahead: in simulation: at each beginning the worker, the seconds of the request,
-            and how many had been sent ahead of it.
+            how many had been sent ahead of it, and its number.
         outcomes: what each call ended with, by tag.
+        taken: the chunks that each reader got, by tag.
         left, left_at, grace: how the block was left, when, and how long that may take.
         ended_at: when the block had been left.
         left_over: workers that were still there then.
         late: tags of calls that came after the block had been left.
     """
 
+    script: Script | None = None
+    asked: dict[int, Ask] = field(default_factory=dict)
+    tags: dict[int, int] = field(default_factory=dict)
+    taken: dict[int, list[int]] = field(default_factory=dict)
+    places: dict[tuple[int, int], int] = field(default_factory=dict)
     begun: list[tuple[int, int, int]] = field(default_factory=list)
-    deadly: set[int] = field(default_factory=set)
     hit: set[int] = field(default_factory=set)
     unsent: dict[int, dict[int, list[int]]] = field(default_factory=dict)
     began_at: dict[int, float] = field(default_factory=dict)
     spans: dict[int, list[tuple[float, float, int]]] = field(default_factory=dict)
     stalled: set[int] = field(default_factory=set)
-    ahead: list[tuple[int, float, int]] = field(default_factory=list)
+    ahead: list[tuple[int, float, int, int]] = field(default_factory=list)
     outcomes: dict[int, list[Any]] = field(default_factory=dict)
     left: str = "not"
     left_at: float = math.inf
@@ -122,6 +217,24 @@ class Log(EventLog):
     def __post_init__(self) -> None:
         EventLog.__init__(self)
         self.worker_ready = self.note_ready
+        self.request_accepted = self.note_accepted
+        self.request_given = self.note_given
+
+    def note_accepted(self, number, app, action):
+        self.tags[number] = TAG.get()
+        self._note("request_accepted", number, app, action)
+
+    def note_given(self, number, slot):
+        self.places[self.tags[number], slot] = number
+        self._note("request_given", number, slot)
+
+    def ask(self, number) -> Ask:
+        """Return what a request is for."""
+        return self.asked[self.tags[number]]
+
+    def numbers(self, said):
+        """Return what workers said, with requests' numbers for tags."""
+        return [(slot, worker, self.places[tag, slot]) for slot, worker, tag in said]
 
     def note_ready(self, slot, worker, pid):
         if self.pool is not None:
@@ -148,38 +261,73 @@ class ScriptedPlan(Plan):
         return self.boots[slot].popleft()
 
     def turn(self, call):
-        tag, seconds, *dies = call.args
-        now = self.log.began_at[tag] = trio.current_time()
-        self.log.spans.setdefault(call.worker, []).append((now, now + seconds, tag))
+        tag, seconds, dies, stubborn, *chunks = call.args
+        number = self.log.places[tag, call.slot]
+        now = self.log.began_at[number] = trio.current_time()
+        self.log.spans.setdefault(call.worker, []).append((now, now + seconds, number))
         sent = len(self.engine._workers[call.slot]._inbox)
-        self.log.ahead.append((call.worker, seconds, sent))
-        return Turn(seconds, exitcode=9 if dies and dies[0] else None)
+        self.log.ahead.append((call.worker, seconds, sent, number))
+        return Turn(
+            seconds,
+            exitcode=9 if dies else None,
+            chunks=chunks[0] - 1 if chunks else 0,
+            is_stubborn=stubborn,
+        )
 
 
 class LeaveError(Exception):
     """Raised by a script in the block."""
 
 
-async def client(pool, log, scopes, app, seconds, dies):
-    tag = len(log.outcomes)  # the call accepts before anybody else runs: it is its number
+async def client(pool, log, scopes, ask, unit):
+    tag = len(log.asked)
+    log.asked[tag] = ask
+    TAG.set(tag)
     outcomes = log.outcomes[tag] = []
     if log.left != "not":
         log.late.add(tag)
-    if dies:
-        log.deadly.add(tag)
+    scaled = [None if t is None else t * unit for t in (ask.timeout, ask.soft_timeout)]
+    view = pool.with_options(
+        timeout=scaled[0], soft_timeout=scaled[1], on_cancel=ask.on_cancel, key=ask.key
+    )
     with trio.CancelScope() as scope:
         scopes.append(scope)
         try:
-            arguments = (tag, seconds, True) if dies else (tag, seconds)
-            function = apps.record if app == len(APPS) else APPS[app].work
-            outcome = await pool.run_sync(function, *arguments)
+            outcome = await call(view, log, tag, ask, unit)
+        except ExceptionGroup as group:
+            outcome = "group", len(group.exceptions)
         except trio_dirty.WorkerCrashedError as error:
             outcome = "crashed", error.slot, error.pid
+        except trio_dirty.RequestTimeoutError as error:
+            outcome = "soft" if error.soft else "timed_out"
         except trio_dirty.NoWorkersAvailableError:
             outcome = "unavailable"
+        except trio_dirty.PoolBusyError:
+            outcome = "busy"
         except trio.ClosedResourceError:
             outcome = "closed"
     outcomes.append("cancelled" if scope.cancelled_caught else outcome)
+
+
+async def call(pool, log, tag, ask, unit):
+    arguments = [tag, ask.length * unit, ask.dies, ask.stubborn]
+    app = None if ask.app == len(APPS) else APPS[ask.app]
+    if ask.chunks is None:
+        function = apps.record if app is None else app.work
+        if ask.broadcast:
+            return await pool.broadcast(function, *arguments)
+        return await pool.run_sync(function, *arguments)
+    function = apps.produce if app is None else app.produce
+    taken = log.taken[tag] = []
+    async with pool.stream(function, *arguments, ask.chunks) as chunks:
+        while ask.takes is None or len(taken) < ask.takes:
+            try:
+                taken.append(await chunks.receive())
+                if ask.pace:
+                    await trio.sleep(ask.pace * unit)
+            except trio.EndOfChannel:
+                return "read"
+    return "left"
 
 
 class Simulation:
@@ -236,6 +384,7 @@ async def play(script, log, world):
     """Play a script on a pool, to the end of everything that it has begun."""
     scopes: list[trio.CancelScope] = []
     unit = world.unit
+    log.script = script
     log.grace = GRACE * unit if script.leave == "grace" else math.inf
     async with trio.open_nursery() as clients:
         with trio.CancelScope() as block, suppress(LeaveError):
@@ -245,6 +394,9 @@ async def play(script, log, world):
                 engine=world.engine,
                 boot_timeout=BOOT_TIMEOUT,
                 grace_period=log.grace,
+                cancel_grace=CANCEL_GRACE * unit,
+                routing=script.routing,
+                max_queue=script.max_queue,
                 instruments=[log],
             ) as pool:
                 log.pool = pool
@@ -252,8 +404,20 @@ async def play(script, log, world):
                     if operation == "submit":
                         count, app, length, dies = parameters
                         for _ in range(count):
-                            clients.start_soon(client, pool, log, scopes, app, length * unit, dies)
+                            ask = Ask(app, length, dies)
+                            clients.start_soon(client, pool, log, scopes, ask, unit)
                         await trio.lowlevel.checkpoint()
+                    elif operation == "ask":
+                        ask, count = parameters
+                        for _ in range(count):
+                            clients.start_soon(client, pool, log, scopes, ask, unit)
+                        await trio.lowlevel.checkpoint()
+                    elif operation == "regret":
+                        clients.start_soon(client, pool, log, scopes, parameters[0], unit)
+                        regretted = len(scopes)
+                        await trio.sleep(unit)
+                        if len(scopes) > regretted:
+                            scopes[regretted].cancel()
                     elif operation == "advance":
                         await trio.sleep(parameters[0] * unit)
                     elif operation == "cancel" and parameters[0] < len(scopes):
@@ -289,7 +453,7 @@ def play_simulated(script):
     log = Log()
     apps.LOG.clear()
     trio.run(play_until_done, script, log, clock=trio.testing.MockClock(autojump_threshold=0))
-    log.begun = list(apps.LOG)
+    log.begun = log.numbers(apps.LOG)
     return log
 
 
@@ -303,7 +467,8 @@ def play_really(script, path):
             await play(script, log, Reality(log))
 
     trio.run(run)
-    log.begun = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+    said = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+    log.begun = log.numbers(said)
     return log
 
 

@@ -5,6 +5,7 @@ same scripts as the promises' own tests, more of them, and always the same. A va
 misses is a promise that nobody checks.
 """
 
+import itertools
 import math
 import pickle
 from collections import OrderedDict, deque
@@ -22,10 +23,13 @@ from trio_dirty._backlog import Backlog
 from trio_dirty._backoff import Backoff
 from trio_dirty._dispatcher import Dispatcher
 from trio_dirty._incarnation import Incarnation
+from trio_dirty._keys import Keys
 from trio_dirty._ledger import Ledger, Window
+from trio_dirty._oversight import Order, Oversight
 from trio_dirty._request import Call
 from trio_dirty._routing import Rotation
 from trio_dirty._slot import Slot
+from trio_dirty._stream import StreamRequest
 from trio_dirty._supervisor import Supervisor
 from trio_dirty.testing import SimEngine, SimWorker
 
@@ -93,7 +97,7 @@ def the_order_of_completion(patch):
     not_stalled = SimWorker._not_stalled
 
     def seconds(request):
-        _, target, pickled = request
+        _, target, pickled, _ = request
         return 0 if target is None else pickle.loads(pickled)[0][1]
 
     async def sort_the_inbox(worker):
@@ -477,6 +481,195 @@ def only_the_queue_is_withdrawn_from(patch):
         return False
 
     patch.setattr(Backlog, "withdraw", withdraw)
+
+
+# Limits
+
+
+@caught_by(promises.judge_isolation)
+def killed_without_a_look_at_what_it_has_answered(patch):
+    async def kill(incarnation, order):
+        incarnation._killed_for = order
+        incarnation.worker.kill()
+        await trio.sleep_forever()
+
+    patch.setattr(Incarnation, "_kill", kill)
+
+
+@caught_by(promises.judge_limits)
+def time_counts_from_acceptance(patch):
+    begun = Oversight.begun
+    patch.setattr(
+        Oversight,
+        "begun",
+        lambda oversight, request, now: begun(oversight, request, request.accepted),
+    )
+
+
+@caught_by(promises.judge_limits)
+def what_was_sent_ahead_is_not_timed(patch):
+    def begin_next(backlog):
+        promoting.append(backlog)
+        begin(backlog)
+        promoting.clear()
+
+    def begun(incarnation, request):
+        if not promoting:
+            watch(incarnation, request)
+
+    promoting = []
+    begin, watch = Backlog.begin_next, Incarnation.begun
+    patch.setattr(Backlog, "begin_next", begin_next)
+    patch.setattr(Incarnation, "begun", begun)
+
+
+@caught_by(promises.judge_limits)
+def no_time_out_at_all(patch):
+    patch.setattr(Oversight, "_timeout_at", lambda oversight, record: math.inf)
+
+
+@caught_by(promises.judge_limits)
+def an_interrupt_without_a_signal(patch):
+    patch.setattr(SimWorker, "interrupt", lambda worker: None)
+
+
+@caught_by(promises.judge_limits)
+def the_signal_before_the_frame(patch):
+    def send_urgently(slot, frame):
+        if slot._worker is not None:
+            slot._worker.interrupt()
+        slot.backlog.notify(frame)
+        slot._wake_consumer()
+
+    patch.setattr(Slot, "send_urgently", send_urgently)
+
+
+@caught_by(promises.judge_limits)
+def killed_at_once_instead_of_interrupted(patch):
+    order = Oversight.order
+
+    def kill(oversight, now):
+        found = order(oversight, now)
+        return found and Order(found.request, "kill", found.reason)
+
+    patch.setattr(Oversight, "order", kill)
+
+
+@caught_by(promises.judge_limits)
+def a_stubborn_request_goes_on(patch):
+    init = Oversight.__init__
+    patch.setattr(Oversight, "__init__", lambda oversight, grace: init(oversight, math.inf))
+
+
+@caught_by(promises.judge_limits)
+def the_cancelled_are_told_of_only_when_they_begin(patch):
+    patch.setattr(Incarnation, "left", lambda incarnation, request: None)
+
+
+@caught_by(promises.judge_one_outcome)
+def who_is_cancelled_leaves_though_it_wants_to_wait(patch):
+    def abort(call, raise_cancel):
+        call.cancelled = True
+        call.awaited = False
+        call.place.withdraw(call)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    patch.setattr(Call, "abort", abort)
+
+
+@caught_by(promises.judge_back_off)
+def a_time_out_counts_as_a_failure_of_the_worker(patch):
+    patch.setattr(Incarnation, "is_deliberate", False)
+
+
+# Keys, broadcasts, overload, streams
+
+
+@caught_by(promises.judge_keys)
+def a_key_moves_when_its_worker_dies(patch):
+    give = Slot.give
+
+    def give_on(slot, request):
+        if slot._worker is None and request.key is not None and slot._started > 1:
+            slots = [other for other in dispatchers[-1]._slots if other is not slot]
+            give(slots[0], request)
+        else:
+            give(slot, request)
+
+    dispatchers = []
+    init = Dispatcher.__init__
+
+    def remember(dispatcher, *args, **kwargs):
+        init(dispatcher, *args, **kwargs)
+        dispatchers.append(dispatcher)
+
+    patch.setattr(Dispatcher, "__init__", remember)
+    patch.setattr(Slot, "give", give_on)
+
+
+@caught_by(promises.judge_keys)
+def a_key_takes_turns(patch):
+    turns = itertools.cycle(range(play.SLOTS))
+    patch.setattr(Keys, "choose", lambda keys, app, key, slots: next(turns))
+
+
+@caught_by(promises.judge_one_outcome)
+def a_broadcast_skips_what_boots(patch):
+    def slots(dispatcher, target):
+        return sorted(dispatcher._ready)
+
+    patch.setattr(Dispatcher, "slots_for_broadcast", slots)
+
+
+@caught_by(promises.judge_max_queue)
+def one_more_may_wait(patch):
+    has_room = Slot.has_room
+    patch.setattr(Slot, "has_room", lambda slot, most: has_room(slot, most + 1))
+
+
+@caught_by(promises.judge_max_queue)
+def the_pool_is_busy_too_soon(patch):
+    has_room = Slot.has_room
+    patch.setattr(Slot, "has_room", lambda slot, most: most > 0 and has_room(slot, most - 1))
+
+
+@caught_by(promises.judge_one_outcome)
+def the_last_chunk_is_dropped(patch):
+    def end(request, error):
+        if request.arrived and error is None:
+            request.arrived.pop()
+        end_in_order(request, error)
+
+    end_in_order = StreamRequest._end
+    patch.setattr(StreamRequest, "_end", end)
+
+
+@caught_by(promises.judge_one_outcome)
+def an_error_overtakes_the_chunks_before_it(patch):
+    def end(request, error):
+        if error is not None:
+            request.arrived.clear()
+        end_in_order(request, error)
+
+    end_in_order = StreamRequest._end
+    patch.setattr(StreamRequest, "_end", end)
+
+
+@caught_by(promises.judge_window)
+def requests_are_sent_ahead_behind_a_stream(patch):
+    patch.setattr(StreamRequest, "streams", False)
+
+
+@caught_by(promises.judge_limits)
+def leaving_a_stream_lets_it_run_on(patch):
+    withdraw = Backlog.withdraw
+
+    def withdraw_calls(backlog, request):
+        if request.streams and request.number in backlog._ledger.entries:
+            return False
+        return withdraw(backlog, request)
+
+    patch.setattr(Backlog, "withdraw", withdraw_calls)
 
 
 # Back-off

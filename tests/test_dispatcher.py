@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from messages import whole
 
-from trio_dirty import NoWorkersAvailableError
+from trio_dirty import NoWorkersAvailableError, PoolBusyError
 from trio_dirty._dispatcher import Dispatcher
+from trio_dirty._keys import OnlySlot
 from trio_dirty._targets import AppPath, Target
 
 CARRIES = [{0}, {0, 1}, {0, 1}, {1}]
@@ -24,11 +25,11 @@ TARGETS = {
 
 
 class Request:
-    def __init__(self, number, app):
+    def __init__(self, number, app, key=None):
         self.number = number
         self.app = app
         self.target = TARGETS[app]
-        self.key = None
+        self.key = key
         self.place = None
 
     def __repr__(self):
@@ -42,6 +43,13 @@ class Slot:
         self.index = index
         self.carries = frozenset(apps)
         self.queue = []
+
+    @property
+    def load(self):
+        return len(self.queue)
+
+    def has_room(self, max_queue):
+        return len(self.queue) < max_queue
 
     def give(self, request):
         request.place = self
@@ -229,3 +237,151 @@ def test_hopeless_are_those_of_an_app_that_nobody_left_carries():
     assert dispatcher.failed(slots[0], RuntimeError("no")) == [requests[0], requests[2]]
     assert dispatcher.let_go() == [requests[3], requests[1]]
     assert dispatcher.let_go() == []
+
+
+# Keys, broadcasts, loads
+
+
+def three(**options):
+    slots = [Slot(index, {0}) for index in range(3)]
+    return slots, Dispatcher(slots, [0], list, **options)
+
+
+def fill(slots, *counts):
+    for slot, count in zip(slots, counts, strict=True):
+        slot.queue = [f"{slot.index}, {number}" for number in range(count)]
+
+
+def accept(dispatcher, **how):
+    request = Request(99, 0, **how)
+    dispatcher.accept(request)
+    return request.place
+
+
+def test_the_least_loaded_is_taken_and_turns_decide_between_equals():
+    slots, dispatcher = three(routing="least_loaded")
+    for slot in slots:
+        dispatcher.ready(slot)
+    fill(slots, 2, 1, 1)
+    assert [accept(dispatcher).index for _ in range(6)] == [1, 2, 0, 1, 2, 0]
+
+
+def test_those_that_are_not_ready_do_not_count():
+    slots, dispatcher = three(routing="least_loaded")
+    dispatcher.ready(slots[1])
+    fill(slots, 0, 5, 0)
+    assert accept(dispatcher) is slots[1]
+    dispatcher.lost(slots[1])
+    assert accept(dispatcher) is dispatcher
+
+
+def test_full_ones_are_passed_over_and_when_all_are_full_the_pool_is_busy():
+    slots, dispatcher = three(max_queue=2)
+    for slot in slots:
+        dispatcher.ready(slot)
+    fill(slots, 2, 1, 0)
+    assert [accept(dispatcher).index for _ in range(3)] == [1, 2, 2]
+    message = (
+        "the pool is busy: every slot that could take apps:App0.act has max_queue=2 requests "
+        "that have not begun"
+    )
+    with pytest.raises(PoolBusyError, match=whole(message)):
+        accept(dispatcher)
+    assert [slot.load for slot in slots] == [2, 2, 2]
+
+
+def test_those_that_lost_their_worker_are_never_refused():
+    slots, dispatcher = three(max_queue=0)
+    for slot in slots:
+        dispatcher.ready(slot)
+    for number in range(6):
+        dispatcher.route(Request(number, 0))
+    assert [slot.load for slot in slots] == [2, 2, 2]
+
+
+def test_as_many_wait_in_the_pool_as_its_slots_could_take():
+    slots, dispatcher = three(max_queue=1)
+    dispatcher.failed(slots[2], RuntimeError("no"))
+    assert [accept(dispatcher) for _ in range(2)] == [dispatcher] * 2
+    with pytest.raises(PoolBusyError):
+        accept(dispatcher)
+    assert len(dispatcher) == 2
+
+
+def test_a_key_waits_in_its_slot_though_others_are_ready():
+    slots, dispatcher = three()
+    place = accept(dispatcher, key="user")
+    others = [slot for slot in slots if slot is not place]
+    for slot in others:
+        dispatcher.ready(slot)
+    assert accept(dispatcher, key="user") is place
+    assert [slot.load for slot in others] == [0, 0], "and is no part of a new slot's share"
+    dispatcher.ready(place)
+    assert accept(dispatcher, key="user") is place
+
+
+def test_a_full_slot_refuses_its_keys():
+    slots, dispatcher = three(max_queue=1)
+    for slot in slots:
+        dispatcher.ready(slot)
+    accept(dispatcher, key="user")
+    with pytest.raises(PoolBusyError):
+        accept(dispatcher, key="user")
+
+
+def test_a_key_moves_when_its_slot_has_failed():
+    slots, dispatcher = three()
+    place = accept(dispatcher, key="user")
+    (request,) = place.queue
+    dispatcher.failed(place, RuntimeError("no"))
+    dispatcher.release(request)
+    dispatcher.route(request)
+    assert request.place is not place
+    assert accept(dispatcher, key="user") is request.place
+    for slot in slots:
+        dispatcher.failed(slot, RuntimeError("no"))
+    with pytest.raises(NoWorkersAvailableError, match="the last because: no"):
+        accept(dispatcher, key="another")
+
+
+def test_a_key_that_no_slot_can_take_is_hopeless_and_not_busy():
+    slots, dispatcher = three(max_queue=0)
+    for slot in slots:
+        dispatcher.failed(slot, RuntimeError("no"))
+    with pytest.raises(NoWorkersAvailableError, match="the last because: no"):
+        accept(dispatcher, key="user")
+
+
+def test_a_broadcast_goes_to_every_slot_that_has_not_failed():
+    slots, dispatcher = three(max_queue=1)
+    target = TARGETS[0]
+    assert dispatcher.slots_for_broadcast(target) == [0, 1, 2]
+    dispatcher.failed(slots[1], RuntimeError("no"))
+    assert dispatcher.slots_for_broadcast(target) == [0, 2]
+    part = Request(0, 0, key=OnlySlot(2))
+    dispatcher.accept(part)
+    assert part.place is slots[2]
+    dispatcher.release(part)
+    message = (
+        "the pool is busy: slot 2, which is to take part in a broadcast of apps:App0.act, has "
+        "max_queue=1 requests that have not begun"
+    )
+    with pytest.raises(PoolBusyError, match=whole(message)):
+        dispatcher.slots_for_broadcast(target)
+    with pytest.raises(NoWorkersAvailableError):
+        dispatcher.route(Request(1, 0, key=OnlySlot(1)))
+    dispatcher.failed(slots[0], RuntimeError("no"))
+    dispatcher.failed(slots[2], RuntimeError("never"))
+    with pytest.raises(NoWorkersAvailableError, match="the last because: never"):
+        dispatcher.slots_for_broadcast(target)
+
+
+def test_a_broadcast_may_be_unlimited():
+    slots, dispatcher = three()
+    fill(slots, 9, 9, 9)
+    assert dispatcher.slots_for_broadcast(TARGETS[0]) == [0, 1, 2]
+
+
+def test_what_waits_in_the_pool_has_no_worker_to_be_told_anything():
+    _, dispatcher = three()
+    assert accept(dispatcher).tell(None, b"") is None

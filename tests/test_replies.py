@@ -19,7 +19,7 @@ from messages import whole
 from trio_dirty import RemoteError, _wire
 from trio_dirty._errors import RemoteTraceback
 from trio_dirty._pickling import SegmentsCutError
-from trio_dirty._replies import reply
+from trio_dirty._replies import ChunkFailure, chunk, reply
 
 
 def loaded(kind, value):
@@ -140,3 +140,26 @@ def test_a_body_that_does_not_unpickle_is_an_error_of_its_request(kind, error, n
     assert arrived.remote_traceback == "".join(traceback.format_exception(error))
     # One that would end the caller's program is not even shown as the cause.
     assert arrived.__cause__ is (error if isinstance(error, Exception) else None)
+
+
+def test_a_chunk_is_its_value():
+    assert chunk(pickle.loads, pickle.dumps([1])) == [1]
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_chunk_that_cannot_be_unpickled_stands_for_its_error(kind):
+    def load():
+        raise kind("exploded")
+
+    failure = chunk(load)
+    assert type(failure) is ChunkFailure
+    assert type(failure.error) is RemoteError
+    assert str(failure.error) == f"a chunk cannot be unpickled: {kind.__name__}: exploded"
+
+
+def test_a_chunk_that_is_cut_ends_the_worker():
+    def load():
+        raise SegmentsCutError
+
+    with pytest.raises(SegmentsCutError):
+        chunk(load)

@@ -362,3 +362,41 @@ def test_a_function_that_no_worker_can_import_is_refused():
     with pytest.raises(TypeError, match=whole(message)) as caught:
         targets(Bad).of_function(local)
     assert type(caught.value.__cause__) is type(reason.value)
+
+
+# Both forms of a call
+
+
+@pytest.mark.parametrize("app", [Bad, "apps_bad:Bad"])
+def test_an_app_is_followed_by_the_name_of_an_action(app):
+    target, rest = targets(Bad).of_call(app, ("echo", 1, 2), "stream")
+    assert (target.app, target.action, rest) == (0, "echo", (1, 2))
+
+
+def test_a_function_is_followed_by_its_arguments():
+    target, rest = targets(Bad).of_call(Bad.generator, (1,), "stream")
+    assert (target.app, target.action, rest) == (0, "generator", (1,))
+    target, rest = targets(Bad).of_call(range, (1, 2), "stream")
+    assert (target.app, target.action, rest) == (None, "range", (1, 2))
+    partial = functools.partial(math.factorial, 3)
+    target, rest = targets(Bad).of_call(partial, (), "broadcast")
+    assert (target.action, rest) == ("call", (partial,))
+
+
+@pytest.mark.parametrize(("app", "name"), [(Bad, "Bad"), ("apps_bad:Bad", "apps_bad:Bad")])
+def test_an_app_without_an_action_is_refused_and_both_calls_are_shown(app, name):
+    message = (
+        f"stream({name!r}) lacks the name of an action: "
+        f'call stream({name!r}, "action", ...), or stream(App.action, ...)'
+    )
+    with pytest.raises(TypeError, match=whole(message)):
+        targets(Bad).of_call(app, (), "stream")
+
+
+def test_an_instance_for_self_is_refused_in_every_verb():
+    message = (
+        "apps_bad:Bad.generator is executed on the instance that lives in a worker: leave out the "
+        "Bad given for self, and call stream(Bad.generator, ...) with the other arguments"
+    )
+    with pytest.raises(TypeError, match=whole(message)):
+        targets(Bad).of_call(Bad.generator, (Bad(),), "stream")

@@ -65,3 +65,12 @@ def test_a_large_frame_may_have_neither_target_nor_duration():
 @pytest.mark.parametrize("size", [0, 1, 2**16, 2**40])
 def test_the_size_is_in_the_last_eight_bytes(size):
     assert large_size(b"a target" + size.to_bytes(8, "little")) == size
+
+
+@given(st.integers(0, 1 << 40), st.integers(0, 1 << 60), st.integers(0, 1 << 60))
+def test_two_numbers_arrive_as_they_were(number, first, second):
+    data = _wire.pair_frame(_wire.CREDIT, number, first, second)
+    length, kind, target, _, told = HEADER.unpack_from(data)
+    body = data[HEADER.size :]
+    assert (length, kind, target, told) == (len(body), _wire.CREDIT, 0, number)
+    assert _wire.pair(body) == (first, second)
