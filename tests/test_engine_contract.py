@@ -7,29 +7,40 @@ import signal
 
 import pytest
 import trio
+import trio.lowlevel
+import trio.testing
 from apps_bad import DoesNotUnpickle, ExitsWhenUnpickled
 
 from trio_dirty import AppLoadError, RemoteError, WorkerInfo, _wire as wire
-from trio_dirty._engine import Blueprint
+from trio_dirty._credit import CHUNKS_AHEAD
+from trio_dirty._engine import Blueprint, Chunks
+from trio_dirty._lane import CANCELLED, SOFT_TIMEOUT
 from trio_dirty._processes import ProcessEngine
 from trio_dirty._targets import AppPath
-from trio_dirty.testing import SimEngine
+from trio_dirty.testing import Plan, SimEngine, Turn
 
 APP = AppPath("apps", "Counter")
 
 
 @pytest.fixture(params=[ProcessEngine, SimEngine])
 def engine(request):
-    return request.param()
+    return SimEngine(Long()) if request.param is SimEngine else ProcessEngine()
 
 
 def blueprint(qualname="Counter", worker=5, module="apps"):
     return Blueprint(slot=3, worker=worker, apps=((0, AppPath(module, qualname)),))
 
 
-def ask(number, action, *args):
+def ask(number, action, *args, kind=wire.REQUEST):
     target = pickle.dumps((0, action))
-    return wire.frame(wire.REQUEST, number, pickle.dumps((args, {})), target=target)
+    return wire.frame(kind, number, pickle.dumps((args, {})), target=target)
+
+
+class Long(Plan):
+    """Simulated naps last; everything else takes no time."""
+
+    def turn(self, call):
+        return Turn(call.args[0] if call.action == "nap" else 0)
 
 
 async def answers(worker, count):
@@ -136,6 +147,110 @@ async def test_what_is_withdrawn_before_it_begins_is_skipped(engine):
         replies = await answers(worker, 3)
     assert [(r[0], r[3]) for r in replies] == [(0, 0.2), (1, None), (2, 1)]
     assert replies[1][1] is None, "a skipped request has no execution time"
+
+
+async def streamed(worker, count):
+    """Receive so many chunks, or replies to what follows them."""
+    found = []
+    with trio.fail_after(30):
+        while len(found) < count:
+            batch = await worker.receive()
+            assert batch, "it ended early"
+            for reply in batch:
+                found += reply.chunks if isinstance(reply, Chunks) else [reply]
+    return found
+
+
+async def test_a_stream_is_answered_chunk_by_chunk_and_then_at_its_end(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "numbers", 3, kind=wire.STREAM), ask(1, "add")])
+        *chunks, end, behind = await streamed(worker, 5)
+    assert chunks == [(n, len(pickle.dumps(n, 5))) for n in range(3)]
+    assert (end[0], end[2], end[3]) == (0, None, None)
+    assert (behind[0], behind[3]) == (1, 4)
+
+
+async def test_a_stream_waits_for_credit_and_goes_on_with_it(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
+        first = await streamed(worker, CHUNKS_AHEAD)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not worker.unread()
+        size = sum(size for _, size in first)
+        await worker.send([wire.pair_frame(wire.CREDIT, 0, CHUNKS_AHEAD, size)])
+        second = await streamed(worker, CHUNKS_AHEAD)
+    assert [n for n, _ in first + second] == [*range(2 * CHUNKS_AHEAD)]
+
+
+async def test_a_stream_whose_reader_leaves_is_closed_and_the_next_is_served(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
+        await streamed(worker, CHUNKS_AHEAD)
+        await worker.send([wire.frame(wire.WITHDRAW, 0), ask(1, "add", 0)])
+        end, count = await streamed(worker, 2)
+        assert (end[0], end[2]) == (0, None)
+        assert count[3] == CHUNKS_AHEAD, "so far it had run ahead"
+        await worker.send([ask(2, "numbers", 1, kind=wire.STREAM)])
+        assert len(await streamed(worker, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [(SOFT_TIMEOUT, "SoftTimeout"), (CANCELLED, "RequestCancelled")]
+)
+async def test_an_interrupt_is_raised_in_the_action_that_it_names(engine, reason, kind):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "nap", 1_000), ask(1, "add")])
+        await trio.testing.wait_all_tasks_blocked()
+        await worker.send([wire.pair_frame(wire.INTERRUPT, 0, reason, 0)])
+        worker.interrupt()
+        (_, _, error, _), (_, _, none, count) = await answers(worker, 2)
+        assert error.type_name == f"trio_dirty.{kind}"
+        assert (none, count) == (None, 1), "its state is kept"
+
+
+async def test_an_interrupt_for_another_request_hits_nobody(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "add")])
+        await answers(worker, 1)
+        await worker.send([wire.pair_frame(wire.INTERRUPT, 0, SOFT_TIMEOUT, 0), ask(1, "nap", 0.1)])
+        worker.interrupt()
+        ((_, _, error, value),) = await answers(worker, 1)
+    assert (error, value) == (None, 0.1)
+
+
+async def test_held_it_answers_nothing_more_until_it_is_released(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "add")])
+        await answers(worker, 1)
+        await worker.hold()
+        await worker.send([ask(1, "add")])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not worker.unread()
+        worker.release()
+        ((_, _, _, count),) = await answers(worker, 1)
+    assert count == 2
+
+
+async def test_held_what_it_had_answered_can_be_read(engine):
+    async with engine.start(blueprint()) as worker:
+        await worker.wait_ready()
+        await worker.send([ask(0, "add")])
+        with trio.fail_after(30):
+            while not worker.unread():
+                await trio.lowlevel.checkpoint()
+        await worker.hold()
+        ((_, _, _, count),) = await answers(worker, 1)
+        assert count == 1
+        assert not worker.unread()
+        worker.kill()
+        assert await until_end(worker) == []
+        assert worker.exit().exitcode == -9
 
 
 async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):

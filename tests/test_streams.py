@@ -728,10 +728,12 @@ async def test_a_stream_is_served_for_the_grace_period_only() -> None:
                     found.append(chunk)
 
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as outside:
-            async with open_pool([Control], workers=1, grace_period=0) as pool:
-                outside.start_soon(hold, pool)
-                await entered.wait()
+        async with (
+            trio.open_nursery() as outside,
+            open_pool([Control], workers=1, grace_period=0) as pool,
+        ):
+            outside.start_soon(hold, pool)
+            await entered.wait()
     assert found == [*range(CHUNKS_AHEAD)]
 
 

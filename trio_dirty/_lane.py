@@ -118,12 +118,12 @@ class Lane:
     def _attend(self) -> None:
         """Look at what the pool has said, and raise what it asks for."""
         error = None
-        while error is None:
+        while True:
             # A signal that comes while frames are read must not have them read once more.
             self.armed = False
             self._noticed = False
             self._look()
-            error = self.take_interrupt()
+            error = self.take_interrupt() or error
             self.armed = True
             if not self._noticed:
                 break

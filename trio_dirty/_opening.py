@@ -74,7 +74,8 @@ def open_pool(
             ``"interrupt"``: the caller leaves at once, `RequestCancelled` is raised inside the
             action as a soft time-out is, and the worker is killed if it has not ended
             ``cancel_grace`` seconds later. ``"kill"``: the caller leaves at once and the worker
-            is killed. ``"wait"``: the caller waits for the end, as with `trio.to_thread`.
+            is killed. ``"wait"``: the caller waits for the end, as with `trio.to_thread`; where
+            the request was sent ahead, it waits until the worker has withdrawn it.
         cancel_grace: seconds, 0 or more; `math.inf` or None for no limit.
         boot_timeout: seconds that a worker may take from its start until its apps have
             booted; more than 0; `math.inf` or None for no limit.
