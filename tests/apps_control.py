@@ -84,6 +84,11 @@ class DoesNotUnpickle:
         return explode, ()
 
 
+class AsksWhenUnpickled:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return check_cancelled, ()
+
+
 class Countdown:
     """An iterator that is no generator, and has nothing else."""
 
