@@ -336,6 +336,25 @@ def judge_limits(log: Log) -> None:
             assert ask.stubborn or was_stopped, f"{number} was killed, and would have ended"
 
 
+def judge_broadcasts(log: Log) -> None:
+    """A broadcast went to each slot that had not failed, ready or not, once."""
+    failed: set[int] = set()
+    expected: dict[int, list[int]] = {}
+    given: dict[int, list[int]] = defaultdict(list)
+    seen: set[int] = set()
+    for event in log.events:
+        values: Any = event.values
+        if event.hook == "slot_closed" and values[1] is not None:
+            failed.add(values[0])
+        elif event.hook == "request_given" and log.ask(values[0]).broadcast:
+            number, slot = values
+            if number not in seen:
+                seen.add(number)
+                expected.setdefault(log.tags[number], sorted({*range(SLOTS)} - failed))
+                given[log.tags[number]].append(slot)
+    assert given == expected
+
+
 def judge_keys(log: Log) -> None:
     """Requests of one key began in the order of acceptance, and in one slot while it was there."""
     failed: set[int] = set()
@@ -579,6 +598,7 @@ SAFETY = (
     judge_nothing_lost,
     judge_rerouting,
     judge_isolation,
+    judge_broadcasts,
     judge_keys,
     judge_max_queue,
     judge_no_orphans,

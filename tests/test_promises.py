@@ -89,6 +89,26 @@ async def test_does_not_hold_the_loop():
 
 
 @simulated()
+def test_limits_are_kept_and_hit_nobody_else(script, seed):
+    promises.judge_limits(play.play_simulated(script))
+
+
+@simulated()
+def test_a_key_keeps_its_slot_and_its_order(script, seed):
+    promises.judge_keys(play.play_simulated(script))
+
+
+@simulated()
+def test_a_broadcast_reaches_every_slot(script, seed):
+    promises.judge_broadcasts(play.play_simulated(script))
+
+
+@simulated()
+def test_a_pool_is_busy_when_its_slots_are_full_and_not_before(script, seed):
+    promises.judge_max_queue(play.play_simulated(script))
+
+
+@simulated()
 def test_what_is_cancelled_in_time_does_not_begin(script, seed):
     promises.judge_cancellation(play.play_simulated(script))
 

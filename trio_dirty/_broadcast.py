@@ -25,8 +25,10 @@ class Part(Request):
 
     __slots__ = ("ended", "result")
 
-    result: outcome.Outcome[Any] | None
-    ended: Callable[[], object]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.result: outcome.Outcome[Any] | None = None
+        self.ended: Callable[[], object] = _nobody_waits
 
     def succeed(self, value: Any) -> None:
         """End it with a result."""
@@ -47,6 +49,10 @@ class Part(Request):
             self.ended()
 
 
+def _nobody_waits() -> None:
+    """For a part that ends before its broadcast is waited for."""
+
+
 class Broadcast:
     """The parts of one broadcast, which have just been accepted, and their caller."""
 
@@ -56,7 +62,6 @@ class Broadcast:
         self._task = trio.lowlevel.current_task()
         self._raise_cancel: Callable[[], Any] | None = None
         for part in parts:
-            part.result = None
             part.ended = self._look
 
     async def results(self) -> list[Any]:
@@ -83,9 +88,6 @@ class Broadcast:
         else:
             trio.lowlevel.reschedule(self._task)
 
-    def _look_later(self) -> None:
-        """For a part that ends while `_abort` goes through them."""
-
     def _abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         """Let the cancelled caller leave: at once, unless it wants to wait for the end."""
         if self._raise_cancel is not None:
@@ -93,7 +95,7 @@ class Broadcast:
         waiting = [part for part in self._parts if part.awaited]
         for part in waiting:
             part.cancelled = True
-            part.ended = self._look_later
+            part.ended = _nobody_waits
             part.awaited = part.limits.on_cancel == "wait"
             part.place.withdraw(part)
             part.ended = self._look

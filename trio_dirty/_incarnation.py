@@ -73,29 +73,30 @@ class Incarnation:
         """Receive what the worker answers, until it has ended."""
         receive = self.worker.receive
         while replies := await receive():
-            self._settle(replies)
-            last = replies[-1]
+            behind = self._settle(replies)
             # A result may be large, and the next reply long in coming. Freeing 200 MB
             # would also hold the loop for 20 ms, at a moment that nobody expects.
             del replies
-            if isinstance(last, Chunks):
-                await self._let_reader_catch_up(last.number)
-            del last
-
-    async def _let_reader_catch_up(self, number: int) -> None:
-        request = self._backlog.sent(number)
-        if isinstance(request, StreamRequest) and len(request.arrived) > BEHIND_CHUNKS:
-            with trio.move_on_after(CATCH_UP_SECONDS):
-                await request.wait_taken()
+            if behind is not None:
+                with trio.move_on_after(CATCH_UP_SECONDS):
+                    await behind.wait_taken()
+            del behind
 
     # What the worker answers
 
-    def _settle(self, replies: Sequence[Reply | Chunks]) -> None:
-        """End the requests that have been answered, and make room for the next."""
+    def _settle(self, replies: Sequence[Reply | Chunks]) -> StreamRequest | None:
+        """End the requests that have been answered, and make room for the next.
+
+        Returns:
+            The stream whose reader has enough to take, if the last that came were chunks.
+        """
         slot = self._slot
         now = slot.now()
         backlog = self._backlog
         strike_out = backlog.answered
+        reply = replies[-1]
+        if isinstance(reply, Chunks) and len(replies) == 1:
+            return self._pass_on(reply, now)
         for reply in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one
             # has been struck out, and not before.
@@ -125,9 +126,10 @@ class Incarnation:
         if backlog.attentive:
             self._attention.unpark_all()
         slot.made_progress()
+        return None
 
-    def _pass_on(self, reply: Chunks, now: float) -> None:
-        """Give a stream's reader what has arrived for it."""
+    def _pass_on(self, reply: Chunks, now: float) -> StreamRequest | None:
+        """Give a stream's reader what has arrived for it; return it if the reader is behind."""
         request = self._backlog.sent(reply.number)
         if not isinstance(request, StreamRequest):
             raise DirtyError(f"{request} was answered with chunks")
@@ -136,6 +138,7 @@ class Incarnation:
             since = math.inf if request.is_held else now
             self._oversight.stepped(reply.number, len(reply.chunks), since)
             self._attention.unpark_all()
+        return request if len(request.arrived) > BEHIND_CHUNKS else None
 
     def _fail(self, request: Request, error: BaseException) -> None:
         """End a request with what its action raised, which may be an interrupt of ours."""
