@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 from scripts.harness import PATIENCE, environment
 
-TESTING = Path(__file__).parent.parent / "docs" / "testing.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", TESTING.read_text(), re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(name):
+    text = (DOCS / name).read_text()
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks("testing.md")
+PRINTED = ["upon 1\n", "the best so far\nFalse sleep\n"]
 
 
 def test_there_are_examples():
@@ -21,8 +29,21 @@ def test_there_are_examples():
 def test_an_example_of_a_test_passes(block, tmp_path):
     calls = [f"{name}()\n" for name in re.findall(r"^def (test_\w+)", block, re.MULTILINE)]
     assert calls, "it would show nothing"
+    assert run("\n".join([block, *calls, "print('passed')"]), tmp_path) == "passed\n"
+
+
+@pytest.mark.parametrize(
+    ("block", "printed"),
+    [*zip(blocks("requests.md"), PRINTED, strict=True)],
+    ids=["stream", "limits"],
+)
+def test_an_example_of_requests_prints_what_it_should(block, printed, tmp_path):
+    assert run(block, tmp_path) == printed
+
+
+def run(program, tmp_path):
     script = tmp_path / "example.py"
-    script.write_text("\n".join([block, *calls, "print('passed')"]))
+    script.write_text(program)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         cwd=tmp_path,
@@ -31,4 +52,5 @@ def test_an_example_of_a_test_passes(block, tmp_path):
         text=True,
         timeout=PATIENCE,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "passed\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
