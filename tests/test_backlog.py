@@ -31,6 +31,7 @@ def request(number, size=100, large=False):
         cancelled=False,
         key=None,
         streams=False,
+        is_special=False,
         limits=Limits(),
     )
 
@@ -239,6 +240,7 @@ def test_what_has_limits_is_told_of_even_so():
     told = []
     backlog = Backlog(1, told.append, tells_all=False)
     timed = request(1)
+    timed.is_special = True
     timed.limits = Limits(timeout=1.0, is_timed=True)
     given(backlog, request(0), timed, request(2))
     backlog.next_frames()
@@ -267,7 +269,7 @@ def test_what_is_withdrawn_when_it_was_sent_is_told_of_if_it_begins():
 
 def test_nothing_is_sent_ahead_behind_a_stream():
     stream = request(1)
-    stream.streams = True
+    stream.streams = stream.is_special = True
     backlog = given(quiet(), request(0), stream, request(2))
     assert backlog.next_frames() == ["frame 0", "frame 1"], "the stream itself is"
     backlog.answered(0, 1.0)

@@ -20,7 +20,9 @@ SLOTS = 5
 
 
 def request(number, app=0, size=1):
-    return SimpleNamespace(number=number, app=app, size=size, key=None, streams=False)
+    return SimpleNamespace(
+        number=number, app=app, size=size, key=None, streams=False, is_special=False
+    )
 
 
 class RotationMachine(RuleBasedStateMachine):

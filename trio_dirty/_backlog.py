@@ -131,10 +131,11 @@ class Backlog:
                 break
             del queue[request]
             ledger.sent(request)
-            if request.streams:
-                limit = ledger.lanes
-            if request.limits.is_timed:
-                self.attentive = True
+            if request.is_special:
+                if request.streams:
+                    limit = ledger.lanes
+                if request.limits.is_timed:
+                    self.attentive = True
             if self.attentive and len(entries) <= ledger.lanes:
                 self._begun(request)
             if request.large:

@@ -107,6 +107,11 @@ class Dispatcher:
         """
         if self._max_queue is not None:
             self._check_room(request, self._max_queue)
+        if request.key is None and self._takes_turns:  # the path of most
+            index = self._rotations[request.target.app].take()
+            if index is not None:
+                self._slots[index].give(request)
+                return
         self.route(request)
 
     def route(self, request: Request) -> None:

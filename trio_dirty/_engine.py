@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, final
 
 from ._worker import EXIT_BROKE_DOWN, EXIT_LINK_LOST
 
@@ -80,6 +80,7 @@ None if it was skipped and so never began; the exception to raise in the caller,
 the result. A plain tuple, because one is made for every request."""
 
 
+@final
 class Chunks(NamedTuple):
     """What a generator has yielded, one after the other, between two other replies.
 

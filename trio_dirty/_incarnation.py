@@ -94,15 +94,15 @@ class Incarnation:
         now = slot.now()
         backlog = self._backlog
         strike_out = backlog.answered
-        reply = replies[-1]
-        if isinstance(reply, Chunks) and len(replies) == 1:
-            return self._pass_on(reply, now)
+        attentive = backlog.attentive
+        behind = None
         for reply in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one
             # has been struck out, and not before.
-            if isinstance(reply, Chunks):
-                self._pass_on(reply, now)
+            if type(reply) is Chunks:
+                behind = self._pass_on(reply, now)
                 continue
+            behind = None
             answered, seconds, error, value = reply
             request = strike_out(answered, seconds)
             if seconds is None:
@@ -112,21 +112,22 @@ class Incarnation:
                 slot.durations.add(now - request.accepted - seconds, seconds)
                 if error is None:
                     request.succeed(value)
-                elif backlog.attentive:
+                elif attentive:
                     self._fail(request, error)
                 else:
                     request.fail(error)
             if request.key is not None:
                 slot.release(request)
-            if backlog.attentive:
+            if attentive:
                 ended: Outcome = "returned" if error is None else "raised"
                 slot.tell_end(request, "withdrawn" if seconds is None else ended)
                 self._oversight.ended(answered)
                 backlog.begin_next()
-        if backlog.attentive:
+        if attentive:
             self._attention.unpark_all()
-        slot.made_progress()
-        return None
+        if behind is None:
+            slot.made_progress()
+        return behind
 
     def _pass_on(self, reply: Chunks, now: float) -> StreamRequest | None:
         """Give a stream's reader what has arrived for it; return it if the reader is behind."""

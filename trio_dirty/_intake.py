@@ -42,19 +42,30 @@ class Intake:
         self._numbers = itertools.count()
         self._pickler = SmallPickler()
 
-    def check_open(self) -> None:
-        """Raise `trio.ClosedResourceError` if the pool accepts nothing any more."""
+    def pickle_small(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bytes | None:
+        """Pickle arguments, or return None where they are too large to do it here.
+
+        Raises:
+            trio.ClosedResourceError: the pool is closed.
+            TypeError: one of them does not pickle.
+        """
         if not self._supervisor.is_open:
             raise trio.ClosedResourceError("this pool is closed")
+        try:
+            return self._pickler.dump((args, kwargs))
+        except Exception as error:
+            raise TypeError(_not_pickled(target, args, kwargs, error)) from error
 
     async def pickle(
         self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bytes | list[Segment]:
         """Pickle arguments: here what is small, in a thread what is large."""
+        pickled = self.pickle_small(target, args, kwargs)
+        if pickled is not None:
+            return pickled
         try:
-            pickled = self._pickler.dump((args, kwargs))
-            if pickled is not None:
-                return pickled
             return await trio.to_thread.run_sync(
                 dump_slowly, args, kwargs, yield_lock, abandon_on_cancel=True, limiter=UNLIMITED
             )

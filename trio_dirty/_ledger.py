@@ -19,6 +19,10 @@ class Sendable(Routable, Protocol):
         """How many bytes it is on the wire."""
 
     @property
+    def is_special(self) -> bool:
+        """Whether it is a stream, or anything else than a plain call."""
+
+    @property
     def streams(self) -> bool:
         """Whether its results come one by one."""
 
@@ -93,7 +97,7 @@ class Ledger(Generic[R]):
         """Enter a request that is about to be sent: from now on it may have begun."""
         self.entries[request.number] = request
         self.size += request.size
-        if request.streams:
+        if request.is_special and request.streams:
             self.streams += 1
 
     def answered(self, number: int, seconds: float | None = None) -> R:
@@ -108,7 +112,7 @@ class Ledger(Generic[R]):
         """
         request = self.entries.pop(number)
         self.size -= request.size
-        if request.streams:
+        if self.streams and request.streams:
             self.streams -= 1
         elif seconds is not None:
             self.window.observe(seconds)

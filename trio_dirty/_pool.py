@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._app import AppLike
     from ._intake import Intake
     from ._limits import OnCancel
+    from ._pickling import Segment
     from ._statistics import PoolStatistics
     from ._supervisor import Supervisor
     from ._targets import Target
@@ -153,8 +154,9 @@ class Pool:
 
     async def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         intake = self._intake
-        intake.check_open()
-        pickled = await intake.pickle(target, args, kwargs)
+        pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
+        if pickled is None:
+            pickled = await intake.pickle(target, args, kwargs)
         del args, kwargs  # of large ones the request alone keeps hold, until it is sent
         request = intake.accept(Call, target, pickled, self._limits, self._key)
         del pickled
@@ -214,7 +216,6 @@ class Pool:
 
         async def accept() -> StreamRequest:
             await trio.lowlevel.checkpoint()
-            self._intake.check_open()
             pickled = await self._intake.pickle(target, args, kwargs)
             return self._intake.accept(StreamRequest, target, pickled, self._limits, self._key)
 
@@ -259,9 +260,7 @@ class Pool:
         target, args = intake.targets.of_call(function, args, "broadcast")
         if target.is_generator:
             raise TypeError(one_by_one(target))
-        intake.check_open()
         pickled = await intake.pickle(target, args, kwargs)
-        intake.check_open()
         slots = intake.slots_for_broadcast(target)
         parts = [
             intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots

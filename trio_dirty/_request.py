@@ -38,6 +38,8 @@ class Request(ABC):
         cancelled: whether its caller has been cancelled, or has left: then it must not begin.
         place: who has to let go of it when the caller leaves.
         accepted: when, on the engine's clock.
+        task: whose call it is.
+        is_special: whether more is to be done about it than to send it and to end it.
         streams: whether its results come one by one.
     """
 
@@ -46,6 +48,7 @@ class Request(ABC):
         "awaited",
         "cancelled",
         "frames",
+        "is_special",
         "key",
         "large",
         "limits",
@@ -53,6 +56,7 @@ class Request(ABC):
         "place",
         "size",
         "target",
+        "task",
     )
     streams = False
     _kind = _wire.REQUEST
@@ -66,11 +70,13 @@ class Request(ABC):
         limits: Limits,
         key: object,
     ) -> None:
+        self.task = trio.lowlevel.current_task()
         self.target = target
         self.number = number
         self.accepted = accepted
         self.limits = limits
         self.key = key
+        self.is_special = limits.is_timed or self.streams
         self.awaited = True
         self.cancelled = False
         self.frames: Sequence[Segment]
@@ -115,20 +121,8 @@ class Call(Request):
     Its caller is cancelled through `abort`.
     """
 
-    __slots__ = ("_raise_cancel", "_task")
-
-    def __init__(
-        self,
-        target: Target,
-        number: int,
-        pickled: bytes | list[Segment],
-        accepted: float,
-        limits: Limits,
-        key: object,
-    ) -> None:
-        super().__init__(target, number, pickled, accepted, limits, key)
-        self._task = trio.lowlevel.current_task()
-        self._raise_cancel: Callable[[], Any] | None = None
+    __slots__ = ("_raise_cancel",)
+    _raise_cancel: Callable[[], Any]
 
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         """Let the cancelled caller leave: at once, unless it wants to wait for the end."""
@@ -147,17 +141,16 @@ class Call(Request):
         """End the caller's wait with a result."""
         if self.awaited:
             self.awaited = False
-            trio.lowlevel.reschedule(self._task, outcome.Value(value))
+            trio.lowlevel.reschedule(self.task, outcome.Value(value))
 
     def fail(self, error: BaseException) -> None:
         """End the caller's wait with an exception."""
         if self.awaited:
             self.awaited = False
-            trio.lowlevel.reschedule(self._task, outcome.Error(error))
+            trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
     def skip(self) -> None:
         """End the wait of a caller who has been cancelled, and waited for nothing."""
         if self.awaited:
             self.awaited = False
-            assert self._raise_cancel is not None
-            trio.lowlevel.reschedule(self._task, outcome.capture(self._raise_cancel))
+            trio.lowlevel.reschedule(self.task, outcome.capture(self._raise_cancel))
