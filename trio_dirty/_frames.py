@@ -46,7 +46,9 @@ class FrameSocket:
         # _large_arrived: then it begins with a large one.
         self._end = 0
         self._large_arrived = False
-        self._receiving_large = False
+        # What a thread receives at the moment, and how much of it was left at the last look.
+        self._reader: SegmentReader | None = None
+        self._left_before = -1
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         self._readable = poll.poll
@@ -156,7 +158,7 @@ class FrameSocket:
         view[: self._end] = bytes(view[head_end : head_end + self._end])
         try:
             self._large_arrived = False
-            self._receiving_large = True
+            self._reader, self._left_before = reader, -1
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
             large = await trio.to_thread.run_sync(
@@ -172,12 +174,21 @@ class FrameSocket:
         except SegmentsCutError:
             return ()
         finally:
-            self._receiving_large = False
+            self._reader = None
         return [large, *self._parse()]
 
     def unread(self) -> bool:
-        """Return whether anything can be received, and is not being received already."""
-        return bool(not self._receiving_large and self._readable(0))
+        """Return whether anything can be received, or has been and is about to be returned.
+
+        A large reply whose rest does not come is neither: but that takes two looks to know,
+        since a thread receives it.
+        """
+        if self._large_arrived or self._readable(0):
+            return True
+        if self._reader is None:
+            return False
+        left, self._left_before = self._left_before, self._reader.left
+        return left != self._left_before or not self._left_before
 
     def _receive_in_thread(self, buffer: memoryview) -> int:
         sock = self._socket

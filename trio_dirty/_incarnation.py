@@ -233,11 +233,11 @@ class Incarnation:
             slot.failed += 1
             if request.key is not None:
                 slot.release(request)
+            # First it is ended, and then told of: a hook may come back here.
             if request is not culprit:
-                slot.tell_end(request, "crashed")
                 request.fail(self._crashed(text, exit_, request))
+                slot.tell_end(request, "crashed")
             elif self._killed_for is not None and self._killed_for.reason == TIMEOUT:
-                slot.tell_end(request, "timed_out")
                 seconds = request.limits.timeout
                 request.fail(
                     self._timed_out(
@@ -248,9 +248,10 @@ class Incarnation:
                         f"{self.number} of slot {slot.index} was killed",
                     )
                 )
+                slot.tell_end(request, "timed_out")
             else:
-                slot.tell_end(request, "killed")
                 request.skip()
+                slot.tell_end(request, "killed")
         for request in sorted(unbegun, key=number):
             if request.cancelled:
                 slot.end_unbegun(request)

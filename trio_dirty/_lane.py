@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 from contextvars import ContextVar
+from threading import get_ident
 from time import perf_counter
 
 from ._credit import CreditWindow
@@ -66,6 +67,7 @@ class Lane:
         self.looked = 0.0
         self.armed = False
         self._interrupt = 0
+        self._thread = get_ident()
         # A signal has come, or a frame been read, when nothing could be raised.
         self._noticed = False
 
@@ -110,7 +112,12 @@ class Lane:
 
     def check_cancelled(self) -> None:
         """Raise `RequestCancelled` if the caller has left."""
-        if not self.left and perf_counter() - self.looked > LOOK_SECONDS:
+        # Another thread, that has inherited the context, must not read what this one may read.
+        if (
+            not self.left
+            and perf_counter() - self.looked > LOOK_SECONDS
+            and get_ident() == self._thread
+        ):
             self._attend()
         if self.left:
             raise RequestCancelled(_TEXTS[CANCELLED])

@@ -138,11 +138,13 @@ class Link:
         """Take in what the pool has sent, if it has."""
         if self._poll(0):
             self._receive()
+        else:
+            self.lane.looked = perf_counter()
 
     def look_if_stale(self) -> None:
         """The same, unless it was done a moment ago."""
-        if perf_counter() - self.lane.looked > LOOK_SECONDS and self._poll(0):
-            self._receive()
+        if perf_counter() - self.lane.looked > LOOK_SECONDS:
+            self.look()
 
     def _receive(self) -> None:
         """Receive what is there, and act on all the frames that have arrived whole."""

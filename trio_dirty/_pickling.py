@@ -200,6 +200,11 @@ class SegmentReader:
         self._left = size
         self._receive_into = receive_into
 
+    @property
+    def left(self) -> int:
+        """How many bytes have not been read."""
+        return self._left
+
     def load(self) -> Any:
         """Unpickle the one value that the segments hold.
 

@@ -157,7 +157,7 @@ class Pool:
         pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
         if pickled is None:
             pickled = await intake.pickle(target, args, kwargs)
-        del args, kwargs  # of large ones the request alone keeps hold, until it is sent
+        del args, kwargs  # of large ones the request alone keeps hold
         request = intake.accept(Call, target, pickled, self._limits, self._key)
         del pickled
         # The one checkpoint, unless there was a thread. A caller that is cancelled already
@@ -214,6 +214,7 @@ class Pool:
         """
         target, args = self._intake.targets.of_call(function, args, "stream")
 
+        @trio.lowlevel.enable_ki_protection
         async def accept() -> StreamRequest:
             await trio.lowlevel.checkpoint()
             pickled = await self._intake.pickle(target, args, kwargs)

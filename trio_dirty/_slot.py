@@ -152,8 +152,8 @@ class Slot:
         """End a request that has been cancelled, and will not begin."""
         if request.key is not None:
             self.release(request)
-        self.tell_end(request, "withdrawn")
         request.skip()
+        self.tell_end(request, "withdrawn")
 
     def tell(self, request: StreamRequest, frame: Segment) -> None:
         """Send a frame to the worker that executes the stream."""
@@ -363,8 +363,8 @@ class Slot:
         self._progress.unpark_all()
 
     def _end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
-        self.tell_end(request, "unavailable")
         request.fail(error)
+        self.tell_end(request, "unavailable")
 
     def _begun(self, request: Request) -> None:
         if self._instruments is not None:

@@ -192,6 +192,7 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
         # Not through receive(), as trio's own: one coroutine less for each chunk.
         return self._next(StopAsyncIteration)
 
+    @trio.lowlevel.enable_ki_protection
     async def _next(self, end: type[BaseException]) -> T_co:
         request = self._request
         if self._is_read:
@@ -201,7 +202,7 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
         arrived = request.arrived
         self._is_read = True
         try:
-            if arrived or request.ended:
+            if arrived or request.ended or request.cancelled:
                 await trio.lowlevel.checkpoint()
             else:
                 await request.wait_arrival()
@@ -222,12 +223,14 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
             raise error
         raise end
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Let go of the stream at once: its generator is closed at its next ``yield``."""
         self._is_closed = True
         self._request.leave()
         self._request._wake_reader()
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """The same; and, where the stream has ``on_cancel="wait"``, wait for that."""
         self.close()
@@ -259,6 +262,7 @@ class StreamManager(Generic[T]):
         self._accept: Callable[[], Any] | None = accept
         self._chunks: ChunkChannel[T]
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> ChunkChannel[T]:
         if self._accept is None:
             raise RuntimeError(
@@ -268,6 +272,7 @@ class StreamManager(Generic[T]):
         self._chunks = ChunkChannel(await accept())
         return self._chunks
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,

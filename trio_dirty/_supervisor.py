@@ -119,9 +119,9 @@ class Supervisor:
             begun, unbegun = slot.let_go()
             waiting += begun + unbegun
         for request in waiting:
-            if self._instruments is not None:
-                self._instruments.request_ended(request.number, "closed")
             if request.cancelled:
                 request.skip()
             else:
                 request.fail(trio.ClosedResourceError("this pool was closed"))
+            if self._instruments is not None:
+                self._instruments.request_ended(request.number, "closed")
