@@ -90,10 +90,7 @@ class SignalAt:
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if event == "call":
-            if (
-                frame.f_code.co_filename not in WATCHED
-                or frame.f_code is SignalAt.__exit__.__code__
-            ):
+            if frame.f_code.co_filename not in WATCHED or frame.f_code in UNWATCHED:
                 return None
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
@@ -602,6 +599,7 @@ class Served:
         self.ours, workers = socket.socketpair()
         self._lifeline, self._pool_end = os.pipe()
         self.link = Link(workers, self._lifeline)
+        self._rest = [request(NEXT, b"count", kind=_wire.STREAM), request(LAST, b"finish")]
         self.apps: Any = SimpleNamespace(
             actions={b"work": self.work, b"count": count_to_3, b"finish": self.finish}
         )
@@ -610,17 +608,22 @@ class Served:
         self.ours.sendall(b"".join(frames))
 
     def work(self, value: int) -> int:
-        """Have the worker read more requests in the middle of one."""
-        self.send(request(NEXT, b"count", kind=_wire.STREAM), request(LAST, b"finish"))
+        """Have the worker read more in the middle of a request."""
+        self.send_rest()
         self.link.lane.looked = 0.0
         self.link.lane.check_cancelled()
         return work(value)
+
+    def send_rest(self) -> None:
+        rest, self._rest = self._rest, []
+        self.send(*rest)
 
     def finish(self) -> None:
         """Have the worker told to close, in its last request."""
         self.send(_wire.frame(_wire.CLOSE))
 
     def signal(self, frame: FrameType, *frames: bytes) -> None:
+        self.send_rest()
         self.send(*frames)
         self.link.lane.on_signal(INTERRUPT_SIGNAL, frame)
 
@@ -645,6 +648,10 @@ class Served:
         self.ours.close()
         os.close(self._lifeline)
         os.close(self._pool_end)
+
+
+UNWATCHED = {SignalAt.__exit__.__code__, Served.send_rest.__code__, Served.send.__code__}
+"""What stands for the test and for the pool."""
 
 
 def request(number: int, target: bytes, *args: Any, kind: int = _wire.REQUEST) -> bytes:

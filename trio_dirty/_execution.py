@@ -5,6 +5,7 @@ Whoever has it executed, a process or a simulated worker, sends the frames that 
 
 from __future__ import annotations
 
+import contextlib
 import types
 from pickle import loads
 from time import perf_counter
@@ -67,7 +68,7 @@ class StreamExecution:
         self._outbox = outbox
         self._number = number
         self._call: tuple[bytes, Pickled] | None = (target, pickled)
-        self._iterator: Iterator[Any]
+        self._iterator: Iterator[Any] | None = None
         # Of the steps. The time that they wait for the reader does not count.
         self._seconds = 0.0
         self.ended = False
@@ -92,6 +93,9 @@ class StreamExecution:
         except BaseException as error:
             lane.armed = False
             self.ended = True
+            # One that was interrupted on the way into its step has not heard of it.
+            with contextlib.suppress(BaseException):
+                self._close_iterator()
             return self._outbox.error(error, self._number, self._since(began))
         try:
             segments = self._outbox.dump(value)
@@ -133,11 +137,15 @@ class StreamExecution:
         self.ended = True
         began = perf_counter()
         try:
-            if self._call is None and hasattr(self._iterator, "close"):
-                self._iterator.close()
+            self._close_iterator()
         except BaseException as error:
             return self._outbox.error(error, self._number, self._since(began))
         return self._outbox.result(None, self._number, self._since(began))
+
+    def _close_iterator(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
 
     def _since(self, began: float) -> float:
         return self._seconds + perf_counter() - began

@@ -32,7 +32,7 @@ LOOK_SECONDS = 50e-6
 the pool's decision to the worker, and a look costs 1 µs."""
 
 SOFT_TIMEOUT, CANCELLED = 1, 2
-"""What an interrupt frame asks for."""
+"""What an interrupt frame asks for; of two at once the larger is raised."""
 
 _RAISED: dict[int, type[BaseException]] = {SOFT_TIMEOUT: SoftTimeout, CANCELLED: RequestCancelled}
 _TEXTS = {SOFT_TIMEOUT: "soft_timeout has passed", CANCELLED: "the caller has left"}
@@ -68,7 +68,8 @@ class Lane:
         self.armed = False
         self._interrupt = 0
         self._thread = get_ident()
-        # A signal has come, or a frame been read, when nothing could be raised.
+        # A signal has come when nothing could be raised; and a signal has, or a frame been read.
+        self._signalled = False
         self._noticed = False
 
     def begin(self, number: int, interrupt: int = 0) -> None:
@@ -90,7 +91,7 @@ class Lane:
     def interrupt(self, reason: int, steps: int) -> None:
         """Take note of what an interrupt frame asks; a step that is done is not interrupted."""
         if reason == CANCELLED or steps == self.steps:
-            self._interrupt = reason
+            self._interrupt = max(self._interrupt, reason)
             self._noticed = True
 
     @property
@@ -108,7 +109,7 @@ class Lane:
         if self.armed and _is_inside_run(frame):
             self._attend()
         else:
-            self._noticed = True
+            self._signalled = self._noticed = True
 
     def check_cancelled(self) -> None:
         """Raise `RequestCancelled` if the caller has left."""
@@ -124,16 +125,16 @@ class Lane:
 
     def _attend(self) -> None:
         """Look at what the pool has said, and raise what it asks for."""
-        error = None
         while True:
             # A signal that comes while frames are read must not have them read once more.
             self.armed = False
-            self._noticed = False
+            self._signalled = False
             self._look()
-            error = self.take_interrupt() or error
+            self._noticed = False
             self.armed = True
-            if not self._noticed:
+            if not self._signalled:
                 break
+        error = self.take_interrupt()
         if error is not None:
             raise error
 
