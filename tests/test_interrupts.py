@@ -81,8 +81,11 @@ class SignalAt:
         sys.settrace(self._trace)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         sys.settrace(self._former)
+        if error is not None and not isinstance(error, AssertionError):
+            # Not as it is: where bytecode has no line, its traceback cannot be shown.
+            raise AssertionError(f"{error!r} came out, of a signal in {self.code}") from None
 
     @property
     def came(self) -> bool:
@@ -689,12 +692,16 @@ def test_a_worker_answers_each_request_once_and_hits_no_other(
     seen: Counter[Any] = Counter()
     for at in range(1, 1_000_000):
         served = Served()
+        # A worker that reads nonsense waits for more.
+        patience = threading.Timer(PATIENCE, served.ours.shutdown, [socket.SHUT_RDWR])
         try:
+            patience.start()
             served.send(request(NUMBER, b"work", 2))
             with SignalAt(at, lambda frame: served.signal(frame, *told)) as came:  # noqa: B023
                 served.serve()
             replies = served.replies()
         finally:
+            patience.cancel()
             served.close()
         if not came.came:
             break

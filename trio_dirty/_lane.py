@@ -49,7 +49,7 @@ class Lane:
         look: takes in what the pool has sent, without waiting.
 
     Attributes:
-        number: the request's; None before the first.
+        number: the request's; None between two.
         left: whether its caller has left.
         steps: how many chunks its generator has yielded.
         window: those of them that its reader has not taken.
@@ -80,6 +80,11 @@ class Lane:
         self._interrupt = interrupt
         if interrupt:
             self._noticed = True
+
+    def end(self) -> None:
+        """Take note that the request has been answered: what is said of it is too late."""
+        self.number = None
+        self.left = False
 
     def run(self, action: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run what an interrupt may be raised in; clear ``armed`` as soon as this has ended."""

@@ -89,6 +89,7 @@ def execute_requests(link: Link, apps: Apps, outbox: Outbox) -> None:
             link.send(answer(lane, apps, outbox, number, target, pickled))
         else:
             send_stream(link, StreamExecution(lane, apps, outbox, number, target, pickled))
+        lane.end()
         # Nothing here may keep arguments: they can be large, and the next request long in
         # coming.
         del request, pickled
