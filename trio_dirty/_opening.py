@@ -111,7 +111,7 @@ def open_pool(
         raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
     supervisor = Supervisor(options, engine)
     intake = Intake(options, engine, supervisor)
-    return _opened(supervisor, Pool(supervisor, intake, options.limits))
+    return _opened(supervisor, Pool._made(supervisor, intake, options.limits))
 
 
 @asynccontextmanager

@@ -69,13 +69,22 @@ class Pool:
         **Does not hold the loop.** No call holds the event loop for more than 20 ms.
     """
 
-    def __init__(
-        self, supervisor: Supervisor, intake: Intake, limits: Limits, key: Hashable = None
-    ) -> None:
-        self._supervisor = supervisor
-        self._intake = intake
-        self._limits = limits
-        self._key = key
+    _supervisor: Supervisor
+    _intake: Intake
+    _limits: Limits
+    _key: Hashable
+
+    @classmethod
+    def _made(
+        cls, supervisor: Supervisor, intake: Intake, limits: Limits, key: Hashable = None
+    ) -> Pool:
+        # Not __init__: only the library makes pools, of what is not public.
+        pool = cls()
+        pool._supervisor = supervisor
+        pool._intake = intake
+        pool._limits = limits
+        pool._key = key
+        return pool
 
     def __repr__(self) -> str:
         states = ", ".join(slot.state for slot in self._supervisor.slots)
@@ -307,7 +316,7 @@ class Pool:
                 hash(key)
             except TypeError as error:
                 raise TypeError(f"key must hash, was {key!r}: {error}") from None
-        return Pool(self._supervisor, self._intake, limits, key)
+        return Pool._made(self._supervisor, self._intake, limits, key)
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool does at this moment, in numbers that do not change any more.

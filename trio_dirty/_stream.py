@@ -162,8 +162,9 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
     Made by `Pool.stream`, and usable inside its block by one task at a time.
     """
 
-    def __init__(self, request: StreamRequest) -> None:
-        self._request = request
+    _request: StreamRequest
+
+    def __init__(self) -> None:
         self._is_read = False
         self._is_closed = False
 
@@ -269,7 +270,9 @@ class StreamManager(Generic[T]):
                 "this stream has been entered already: call pool.stream(...) once for each block"
             )
         accept, self._accept = self._accept, None
-        self._chunks = ChunkChannel(await accept())
+        request = await accept()
+        self._chunks = ChunkChannel()
+        self._chunks._request = request
         return self._chunks
 
     @trio.lowlevel.enable_ki_protection
