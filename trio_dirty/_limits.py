@@ -58,4 +58,20 @@ def seconds(name: str, value: object, *, zero: bool) -> float:
         raise TypeError(f"{name} must be a number of seconds {least}, or None, was {value!r}")
     if not value >= 0 or (value == 0 and not zero):
         raise ValueError(f"{name} must be {least} seconds, was {value}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # so many that no clock will ever count them
+        return math.inf
+
+
+def count(name: str, value: object, *, least: int) -> int:
+    """Return a count.
+
+    Raises:
+        TypeError, ValueError: it is none, or less than it may be.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number of at least {least}, was {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, was {value}")
+    return value
