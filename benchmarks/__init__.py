@@ -16,6 +16,11 @@ What is measured:
     limits     time-outs and cancellation, which are two modules:
     timeouts   when a caller learns that its request's time is up
     cancelling how soon a cancelled request makes way for the next, and what it leaves
+    months     what a pool has to bear that runs for months, which is three modules:
+    renewing   clients of a pool that is reloaded and resized
+    replacing  from SIGKILL of an idle worker until its slot is ready
+    lasting    memory and descriptors over a million requests
+    many       many slots: opening them, and deciding between them
 
 What it is measured with:
     catalogue  the scenarios, and the seed's published figures
@@ -26,6 +31,7 @@ What it is measured with:
     executors  `ProcessPoolExecutor`, in a process of its own
     relay      stamps through a bare socket pair, beside those of streams
     polling    waiting for what is told only when it is asked for
+    events     what a pool tells of its workers by itself
     notes      a number that an action writes down and the pool's process reads
     memory     resident memory
     child      programs of scripts/, run as processes

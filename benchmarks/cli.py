@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import boot, limits, noop, report, scenarios, streams, waiting
+from . import boot, limits, many, months, noop, report, scenarios, streams, waiting
 from .arguments import count, open_console
 from .catalogue import SCENARIOS
 from .chaos.cli import main as chaos
@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from .catalogue import Scenario
     from .display import Display
 
-PARTS = ("scenarios", "noop", "boot", "leaving", "crash", "loop", "waiting", "streams", "limits")
+PARTS = (
+    "scenarios",
+    "noop",
+    "boot",
+    "leaving",
+    "crash",
+    "loop",
+    "waiting",
+    "streams",
+    "limits",
+    "months",
+    "many",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +58,8 @@ def parse(argv: Sequence[str]) -> Choice:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
-        "beside the peers, streams, limits, and the costs of starting, crashing, leaving and "
-        "waiting.",
+        "beside the peers, streams, limits, what a pool bears for months, and the costs of "
+        "starting, crashing, leaving, waiting and many slots.",
         epilog="python -m benchmarks chaos --help: workers that die at full speed, instead.",
     )
     names = [scenario.name for scenario in SCENARIOS]
@@ -132,6 +144,14 @@ async def measure(choice: Choice, run: Run, display: Display) -> None:
                 care = limits.QUICK if quick else limits.FULL
                 stage = display.stage("limits", limits.STEPS)
                 run.figures += await limits.measure_limits(effort=care, stage=stage)
+            case "months":
+                wear = months.QUICK if quick else months.FULL
+                stage = display.stage("months", wear.steps)
+                run.figures += await months.measure_months(effort=wear, stage=stage)
+            case "many":
+                width = many.QUICK if quick else many.FULL
+                stage = display.stage("many slots", width.steps)
+                run.figures += await many.measure_many(effort=width, stage=stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

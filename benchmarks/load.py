@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +57,38 @@ async def drive(call: Callable[[], Awaitable[object]], *, clients: int, requests
     async with trio.open_nursery() as nursery:
         for share in shares(requests, clients):
             nursery.start_soon(client, share)
+    return Load(perf_counter() - started, latencies, errors)
+
+
+async def drive_during(
+    during: Callable[[], Awaitable[object]],
+    calls: Sequence[Callable[[], Awaitable[object]]],
+    *,
+    clients: int,
+) -> Load:
+    """Let each client make one request after the other, until something else has ended.
+
+    The clients divide the calls between them: each makes only one.
+    """
+    latencies: list[float] = []
+    errors: list[str] = []
+    is_over = False
+
+    async def client(call: Callable[[], Awaitable[object]]) -> None:
+        while not is_over:
+            began = perf_counter()
+            try:
+                await call()
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
+                await trio.lowlevel.checkpoint()  # what fails at once must not hold the loop
+            else:
+                latencies.append(perf_counter() - began)
+
+    started = perf_counter()
+    async with trio.open_nursery() as nursery:
+        for index in range(clients):
+            nursery.start_soon(client, calls[index % len(calls)])
+        await during()
+        is_over = True
     return Load(perf_counter() - started, latencies, errors)
