@@ -34,8 +34,7 @@ the pool's decision to the worker, and a look costs 1 µs."""
 SOFT_TIMEOUT, CANCELLED = 1, 2
 """What an interrupt frame asks for; of two at once the larger is raised."""
 
-_RAISED: dict[int, type[BaseException]] = {SOFT_TIMEOUT: SoftTimeout, CANCELLED: RequestCancelled}
-_TEXTS = {SOFT_TIMEOUT: "soft_timeout has passed", CANCELLED: "the caller has left"}
+RAISED: dict[int, type[BaseException]] = {SOFT_TIMEOUT: SoftTimeout, CANCELLED: RequestCancelled}
 
 
 def never_look() -> None:
@@ -107,7 +106,7 @@ class Lane:
     def take_interrupt(self) -> BaseException | None:
         """Return what is to be raised, which then is not any more."""
         reason, self._interrupt = self._interrupt, 0
-        return _RAISED[reason](_TEXTS[reason]) if reason else None
+        return RAISED[reason]() if reason else None
 
     def on_signal(self, _: int, frame: FrameType | None) -> None:
         """Read the frame that the signal announces, now or on the next entry."""
@@ -126,7 +125,7 @@ class Lane:
         ):
             self._attend()
         if self.left:
-            raise RequestCancelled(_TEXTS[CANCELLED])
+            raise RequestCancelled
 
     def _attend(self) -> None:
         """Look at what the pool has said, and raise what it asks for."""

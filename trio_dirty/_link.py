@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pickle
 import select
 import signal
 import socket
@@ -23,7 +24,7 @@ from ._wire import HEADER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from ._pickling import Segment
 
@@ -53,6 +54,7 @@ class Link:
         # Invariant: _buffer[_start:_end] has been received and not been parsed.
         self._start = self._end = 0
         self._queue: deque[list[Any]] = deque()
+        self._orders: deque[tuple[int, Any]] = deque()
         self._closing = False
         # The segments of a large request, which are read when it is executed: until then nothing
         # behind them can be received.
@@ -67,7 +69,7 @@ class Link:
         os.register_at_fork(after_in_child=self._forget)
 
     @classmethod
-    def connect(cls, address: str, token: bytes) -> Link:
+    def connect(cls, address: str, token: bytes) -> Self:
         """Connect to the pool, show it the token, and tie this process's life to its."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -83,8 +85,12 @@ class Link:
         socket.send_fds(sock, [token], [pool_end])
         os.close(pool_end)
         link = cls(sock, lifeline)
-        signal.signal(INTERRUPT_SIGNAL, link.lane.on_signal)
+        link.heed_signals()
         return link
+
+    def heed_signals(self) -> None:
+        """Have frames read in the middle of an action when a signal comes."""
+        signal.signal(INTERRUPT_SIGNAL, self.lane.on_signal)
 
     def close(self) -> None:
         """Close the socket, so that the pool reads an end behind the last reply."""
@@ -127,6 +133,14 @@ class Link:
         request = queue.popleft()
         self.lane.begin(request[0], request[4])
         return request
+
+    def next_order(self) -> tuple[int, Any] | None:
+        """Wait for an order to look up or to boot apps, and which; None when told to close."""
+        while not self._orders:
+            if self._closing:
+                return None
+            self.wait()
+        return self._orders.popleft()
 
     def wait(self) -> None:
         """Wait until the pool has sent something, and take it in."""
@@ -172,14 +186,15 @@ class Link:
             elif not kind & _wire.LARGE:
                 self._obey(kind, number, view[body:stop])
             else:
-                # A large request is sent to an idle worker only. So it is the next to be
+                # A large request is sent only when a lane is free. So it is the next to be
                 # taken up, and reads its segments before anything behind them is parsed.
                 target = bytes(view[body : body + target_length])
                 size = _wire.large_size(view[body:stop])
                 head = bytes(view[stop : min(stop + size, end)])
                 reader = SegmentReader(head, size, self._receive_some)
                 self._queue.append([number, target, reader, kind & ~_wire.LARGE, 0])
-                self._segments = reader
+                if len(head) < size:
+                    self._segments = reader
                 stop += len(head)
             start = stop
         if start == end:
@@ -195,6 +210,10 @@ class Link:
         lane = self.lane
         if kind == _wire.CLOSE:
             self._closing = True
+        elif kind == _wire.PING:
+            self.send((_wire.frame(_wire.PONG, number),))
+        elif kind == _wire.BOOT or kind == _wire.LOOK_UP:
+            self._orders.append((kind, pickle.loads(body)))
         elif number == lane.number:
             if kind == _wire.CREDIT:
                 lane.window.give_back(*_wire.pair(body))
@@ -204,16 +223,22 @@ class Link:
                 lane.left = True
         else:
             for request in self._queue:
-                if request[0] == number and kind == _wire.WITHDRAW:
-                    request[1] = None
-                elif request[0] == number and kind == _wire.INTERRUPT:
-                    request[4], _ = _wire.pair(body)
+                if request[0] == number:
+                    tell_waiting(request, kind, body)
 
     def _receive_some(self, buffer: memoryview) -> int:
         try:
             return self._recv_into(buffer)
         except OSError as error:
             raise LinkLost from error
+
+
+def tell_waiting(request: list[Any], kind: int, body: memoryview) -> None:
+    """Note what is said of a request that has not been taken up."""
+    if kind == _wire.WITHDRAW:
+        request[1] = None
+    elif kind == _wire.INTERRUPT:
+        request[4], _ = _wire.pair(body)
 
 
 def tie_life_to(lifeline: int) -> None:
