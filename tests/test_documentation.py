@@ -18,6 +18,7 @@ def blocks(name):
 
 BLOCKS = blocks("testing.md")
 PRINTED = ["upon 1\n", "the best so far\nFalse sleep\n"]
+OPERATIONS = ["trio: found [(0,)]\ntrio: found [(0,)]\n"]
 
 
 def test_there_are_examples():
@@ -34,10 +35,13 @@ def test_an_example_of_a_test_passes(block, tmp_path):
 
 @pytest.mark.parametrize(
     ("block", "printed"),
-    [*zip(blocks("requests.md"), PRINTED, strict=True)],
-    ids=["stream", "limits"],
+    [
+        *zip(blocks("requests.md"), PRINTED, strict=True),
+        *zip(blocks("operations.md"), OPERATIONS, strict=True),
+    ],
+    ids=["stream", "limits", "operations"],
 )
-def test_an_example_of_requests_prints_what_it_should(block, printed, tmp_path):
+def test_an_example_prints_what_it_should(block, printed, tmp_path):
     assert run(block, tmp_path) == printed
 
 
