@@ -6,7 +6,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from apps_lives import Gate
 from hypothesis import settings
+from lives import Broken
 from scripts.harness import children
 
 # How long an example takes says nothing on a machine that others use too.
@@ -25,6 +27,22 @@ def nothing_is_left(tmp_path_factory):
         yield
     assert children() == processes
     assert os.listdir(directory) == []
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """What holds actions of `apps_lives.Lasting` until it is opened."""
+    directory = tmp_path / "gate"
+    directory.mkdir()
+    return Gate(directory)
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """What keeps the workers of `apps_lives` from booting, once it has arisen."""
+    path = tmp_path / "broken"
+    monkeypatch.setenv("LIVES_BROKEN", str(path))
+    return Broken(path)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,9 +10,11 @@ import re
 import signal
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trio
 import trio.testing
@@ -531,3 +533,55 @@ async def test_a_worker_that_boots_dies_with_its_parent(tmp_path: Path) -> None:
         (worker,) = map(int, re.findall(r"init (\d+)", text(log)))
         os.kill(program.pid, signal.SIGKILL)
         await until(lambda: gone(worker), ORPHAN_SECONDS)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary directory of the program and its workers."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+    return directory
+
+
+def session(leader: int) -> set[int]:
+    """Return the processes of a session that have not ended."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == leader and not gone(process.pid):
+                found.add(process.pid)
+    return found
+
+
+@pytest.mark.parametrize("what", ["idle", "busy", "locked", "reloading", "booting", "forked"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "SIGQUIT"])
+async def test_nothing_is_left_of_a_program_that_a_signal_ends(
+    what: str, how: str, temporary: Path, tmp_path: Path
+) -> None:
+    async with running("ended.py", what, str(tmp_path), errors=tmp_path / "err") as program:
+        workers = await program.numbers()
+        assert len(workers) == 2
+        assert not any(map(gone, workers))
+        if how == "SIGKILL":
+            os.kill(program.pid, signal.SIGKILL)
+        else:
+            os.killpg(program.pid, signal.Signals[how])
+        # Ctrl-C has the program end by itself; the others are its death.
+        await until(lambda: gone(program.pid), PROMPT if how == "SIGINT" else ORPHAN_SECONDS)
+        await until(lambda: all(map(gone, workers)), ORPHAN_SECONDS)
+        if what == "forked" and how == "SIGKILL":
+            (child,) = session(program.pid) - trackers(program.pid)
+            os.kill(child, signal.SIGKILL)
+        await until(lambda: not session(program.pid), PROMPT)
+        assert listing(temporary) == []
+
+
+def trackers(leader: int) -> set[int]:
+    """Return those of a session that are resource trackers of multiprocessing, and end soon."""
+    found = set()
+    for pid in session(leader):
+        with suppress(psutil.Error):
+            if "resource_tracker" in " ".join(psutil.Process(pid).cmdline()):
+                found.add(pid)
+    return found
