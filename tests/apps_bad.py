@@ -424,3 +424,15 @@ class CloseHangs(Logged):
     def close(self) -> None:
         log("hanging")
         time.sleep(600)
+
+
+class Declares(trio_dirty.App):
+    workers = 2
+
+
+class DeclaresNothing(trio_dirty.App):
+    workers = 0
+
+
+class DeclaresText(trio_dirty.App):
+    workers = "2"  # type: ignore[assignment]

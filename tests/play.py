@@ -26,7 +26,11 @@ import trio_dirty
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
 
 SLOTS = 3
+"""How many there are at first."""
+
+MOST_SLOTS = 4
 APPS = [apps.Recorder, apps.OtherRecorder]
+LOOK_SECONDS = 0.75
 
 GRACE = 100.0
 """Seconds, where a script leaves the block before all is served."""
@@ -107,7 +111,7 @@ requests = st.tuples(
     st.integers(0, 4),  # how long it takes
     st.sampled_from([False] * 9 + [True]),  # whether the worker dies of it
 )
-targets = st.integers(0, 5)
+targets = st.integers(0, 7)
 bad_boots = st.sampled_from(
     [Boot(0.5, exitcode=7), Boot(0.5, error="no such model"), Boot(5.0), Boot(math.inf)]
 )
@@ -126,6 +130,8 @@ on_every_engine = (
     st.tuples(st.just("cancel"), st.integers(0, 5) | st.integers(0, 30)),
     st.tuples(st.just("stall"), targets),
     st.tuples(st.just("resume"), targets),
+    st.tuples(st.just("resize"), st.integers(1, MOST_SLOTS)),
+    st.tuples(st.just("reload"), st.sampled_from([True, True, False])),
 )
 operations = st.one_of(
     *on_every_engine,
@@ -147,19 +153,31 @@ class Script:
     leave: str = "serve"
     routing: str = "round_robin"
     max_queue: int | None = None
+    carriers: int | None = None
+    max_requests: int | None = None
+    max_lifetime: float | None = None
+    threads: int = 1
+
+    @property
+    def app_limits(self):
+        """By how many slots each app may be carried."""
+        return [1 if self.carriers == 1 else None, self.carriers]
 
 
 routings = st.sampled_from(["round_robin", "round_robin", "round_robin", "least_loaded"])
 max_queues = st.sampled_from([None, None, None, 0, 1, 4])
-scripts = st.builds(
-    Script, st.lists(operations, min_size=10, max_size=40), leaving, routings, max_queues
-)
-real_scripts = st.builds(
-    Script,
-    st.lists(st.one_of(*on_every_engine), min_size=10, max_size=25),
+options = (
     leaving,
     routings,
     max_queues,
+    st.sampled_from([None, None, 1, 2]),  # by how many slots the apps may be carried
+    st.sampled_from([None, None, 1, 4]),  # after how many requests a worker is replaced
+    st.sampled_from([None, None, None, 3.0]),  # and after how long
+    st.sampled_from([1, 1, 1, 2]),
+)
+scripts = st.builds(Script, st.lists(operations, min_size=10, max_size=40), *options)
+real_scripts = st.builds(
+    Script, st.lists(st.one_of(*on_every_engine), min_size=10, max_size=25), *options
 )
 
 TAG: ContextVar[int] = ContextVar("TAG")
@@ -191,6 +209,9 @@ class Log(EventLog):
         ended_at: when the block had been left.
         left_over: workers that were still there then.
         late: tags of calls that came after the block had been left.
+        wanted: how many slots there are to be, as the script has said last.
+        resized: for each resize that has returned, how many there were, and were to be.
+        wishes: when a resize or a reload was called, which may have a worker start.
     """
 
     script: Script | None = None
@@ -213,6 +234,9 @@ class Log(EventLog):
     pool: trio_dirty.Pool | None = None
     grace: float = math.inf
     late: set[int] = field(default_factory=set)
+    wanted: int = SLOTS
+    resized: list[tuple[int, int]] = field(default_factory=list)
+    wishes: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         EventLog.__init__(self)
@@ -241,7 +265,7 @@ class Log(EventLog):
             self.unsent[len(self.events)] = {
                 other.index: [r.number for r in (*other.backlog._queue, *other.backlog._arrived)]
                 for other in self.pool._supervisor.slots
-                if other.state == "ready" and other.index != slot
+                if other.current is not None and not other.is_leaving and other.index != slot
             }
         self._note("worker_ready", slot, worker, pid)
 
@@ -251,8 +275,8 @@ class ScriptedPlan(Plan):
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.boots: dict[int, deque[Boot]] = {slot: deque() for slot in range(SLOTS)}
-        self.engine = SimEngine(self)
+        self.boots: dict[int, deque[Boot]] = {slot: deque() for slot in range(MOST_SLOTS * 2)}
+        self.engine = SimEngine(self, look_seconds=LOOK_SECONDS)
 
     def boot(self, slot, worker):
         if not self.boots[slot]:
@@ -265,7 +289,8 @@ class ScriptedPlan(Plan):
         number = self.log.places[tag, call.slot]
         now = self.log.began_at[number] = trio.current_time()
         self.log.spans.setdefault(call.worker, []).append((now, now + seconds, number))
-        sent = len(self.engine._workers[call.slot]._inbox)
+        (worker,) = [each for each in self.engine._workers if each.number == call.worker]
+        sent = len(worker._inbox)
         self.log.ahead.append((call.worker, seconds, sent, number))
         return Turn(
             seconds,
@@ -343,16 +368,27 @@ class Simulation:
     def boot_badly(self, slot, boots):
         self.plan.boots[slot].extend(boots)
 
-    def do(self, fault, pool, slot):
-        worker = pool.statistics().workers[slot].worker
-        getattr(self.engine, fault)(slot)
-        if fault == "stall":
-            self.log.stalled.add(worker)
-        elif fault == "crash":
-            self.log.hit.add(worker)
+    def do(self, fault, target):
+        # Of those of one slot the oldest is perhaps about to go, and the youngest about to come.
+        workers = [each for each in self.engine._workers if each.slot == target % MOST_SLOTS]
+        if not workers:
+            return
+        worker = workers[0 if target < MOST_SLOTS else -1]
+        if fault == "crash":
+            self.log.hit.add(worker.number)
+            worker.die(-9)
+        elif fault == "stall":
+            self.log.stalled.add(worker.number)
+            worker.stall()
+        else:
+            worker.resume()
+
+    def resume_all(self):
+        for worker in self.engine._workers:
+            worker.resume()
 
     def living(self):
-        return [worker._blueprint.worker for worker in self.engine._workers.values()]
+        return [worker.number for worker in self.engine._workers]
 
 
 SIGNALS = {"crash": signal.SIGKILL, "stall": signal.SIGSTOP, "resume": signal.SIGCONT}
@@ -367,17 +403,52 @@ class Reality:
     def __init__(self, log: Log) -> None:
         self.log = log
 
-    def do(self, fault, pool, slot):
-        statistics = pool.statistics().workers[slot]
+    def do(self, fault, target):
+        pids = self.pids()
+        living = [pid for pid in pids if pids[pid][0] == target % MOST_SLOTS]
+        if not living:
+            return
+        pid = living[0 if target < MOST_SLOTS else -1]
         if fault == "crash":
-            self.log.hit.add(statistics.worker)
-        if statistics.pid is not None:
-            with suppress(ProcessLookupError):  # it has died, and the pool not heard of it yet
-                os.kill(statistics.pid, SIGNALS[fault])
+            self.log.hit.add(pids[pid][1])
+        elif fault == "stall":
+            self.log.stalled.add(pids[pid][1])
+        with suppress(ProcessLookupError):  # it has died, and the pool not heard of it yet
+            os.kill(pid, SIGNALS[fault])
+
+    def resume_all(self):
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def pids(self):
+        """Return slot and worker of each process that is there and has been ready."""
+        ready = {event.values[2]: event.values[:2] for event in self.log.of("worker_ready")}
+        return {pid: ready[pid] for pid in ready if pid in children()}
 
     def living(self):
-        pids = {event.values[2]: event.values[1] for event in self.log.of("worker_ready")}
-        return [pids[pid] for pid in children() if pid in pids]
+        return [worker for _, worker in self.pids().values()]
+
+
+async def resize(pool, log, count):
+    log.wishes.append(trio.current_time())
+    if log.left == "not":
+        log.wanted = count
+    with suppress(trio_dirty.AppLoadError, trio.ClosedResourceError):
+        await pool.resize(count)
+        if log.left == "not":
+            log.resized.append((len(pool.statistics().workers), log.wanted))
+
+
+async def reload(pool, log, overlap):
+    log.wishes.append(trio.current_time())
+    with suppress(trio_dirty.AppLoadError, trio.ClosedResourceError):
+        await pool.reload(overlap=overlap)
+
+
+def named(app, carriers):
+    """Return an app as `open_pool` is told of it, carried by so many slots."""
+    return app if carriers is None else f"{app.__module__}:{app.__qualname__}:{carriers}"
 
 
 async def play(script, log, world):
@@ -389,14 +460,17 @@ async def play(script, log, world):
     async with trio.open_nursery() as clients:
         with trio.CancelScope() as block, suppress(LeaveError):
             async with trio_dirty.open_pool(
-                APPS,
+                [*map(named, APPS, script.app_limits)],
                 workers=SLOTS,
+                threads=script.threads,
                 engine=world.engine,
                 boot_timeout=BOOT_TIMEOUT,
                 grace_period=log.grace,
                 cancel_grace=CANCEL_GRACE * unit,
                 routing=script.routing,
                 max_queue=script.max_queue,
+                max_requests=script.max_requests,
+                max_lifetime=None if script.max_lifetime is None else script.max_lifetime * unit,
                 instruments=[log],
             ) as pool:
                 log.pool = pool
@@ -423,15 +497,20 @@ async def play(script, log, world):
                     elif operation == "cancel" and parameters[0] < len(scopes):
                         scopes[-1 - parameters[0]].cancel()
                     elif operation == "boot badly":
-                        world.boot_badly(parameters[0] % SLOTS, parameters[1])
+                        world.boot_badly(parameters[0] % MOST_SLOTS, parameters[1])
                     elif operation == "ruin":
-                        world.boot_badly(parameters[0] % SLOTS, ruin)
-                        world.do("crash", pool, parameters[0] % SLOTS)
+                        world.boot_badly(parameters[0] % MOST_SLOTS, ruin)
+                        world.do("crash", parameters[0])
                     elif operation in ("crash", "stall", "resume"):
-                        world.do(operation, pool, parameters[0] % SLOTS)
+                        world.do(operation, parameters[0])
+                    elif operation == "resize":
+                        clients.start_soon(resize, pool, log, parameters[0])
+                        await trio.lowlevel.checkpoint()
+                    elif operation == "reload":
+                        clients.start_soon(reload, pool, log, parameters[0])
+                        await trio.lowlevel.checkpoint()
                 if script.leave != "grace":
-                    for slot in range(SLOTS):
-                        world.do("resume", pool, slot)
+                    world.resume_all()
                 log.left, log.left_at = script.leave, trio.current_time()
                 if script.leave == "raise":
                     raise LeaveError
@@ -444,7 +523,7 @@ async def play(script, log, world):
 
 async def play_until_done(script, log):
     """Play, but not for ever: a caller for whom nobody works would wait until then."""
-    with trio.fail_after(1e6):
+    with trio.fail_after(2e3):
         await play(script, log, Simulation(log))
 
 

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
 
-from play import APPS, CANCEL_GRACE, SLOTS, Log
+from play import APPS, CANCEL_GRACE, Log
 
 AHEAD_LIMIT = 64
 FAILURES_LIMIT = 7
@@ -51,6 +51,66 @@ def executed(log: Log) -> dict[int, list[tuple[float, float, int]]]:
     }
 
 
+class Slots:
+    """Follows the events, and knows what each slot is.
+
+    Attributes:
+        carries: by slot, its apps; of those that have not left.
+        current: by slot, the worker that it gives requests to.
+        failed: by slot, why; of those that have failed.
+    """
+
+    def __init__(self) -> None:
+        self.carries: dict[int, set[Any]] = {}
+        self.current: dict[int, int] = {}
+        self.failed: dict[int, Any] = {}
+
+    def follow(self, event: Any) -> None:
+        values: Any = event.values
+        match event.hook:
+            case "slot_opened" | "slot_carries":
+                self.carries[values[0]] = {*values[1], None}
+                self.failed.pop(values[0], None)
+            case "slot_leaving":
+                del self.carries[values[0]]
+                self.current.pop(values[0], None)
+                self.failed.pop(values[0], None)
+            case "slot_closed" if values[1] is not None:
+                self.failed[values[0]] = values[1]
+            case "worker_ready":
+                self.current[values[0]] = values[1]
+            case "worker_retired" if values[2] != "closing":
+                self.current.pop(values[0], None)
+            case "worker_exited" if self.current.get(values[0]) == values[1]:
+                del self.current[values[0]]
+
+    def carriers(self, app: Any) -> set[int]:
+        """Return the slots that carry an app and have not failed."""
+        return {slot for slot, apps in self.carries.items() if app in apps} - {*self.failed}
+
+    def ready(self, app: Any) -> set[int]:
+        """Return those of them that have a worker."""
+        return self.carriers(app) & {*self.current}
+
+
+def takes_over(events: list[Any], position: int) -> bool:
+    """Whether the worker that is ready there succeeds one that has served until then."""
+    before = [event for event in events[:position] if event.hook != "slot_carries"][-1]
+    return before.hook == "worker_retired" and before.values[0] == events[position].values[0]
+
+
+def succeeded(events: list[Any], position: int) -> bool:
+    """Whether another worker takes over from the one that is retired there."""
+    after = [event for event in events[position + 1 :] if event.hook != "slot_carries"]
+    return after[0].hook == "worker_ready" and after[0].values[0] == events[position].values[0]
+
+
+def threads_of(log: Log) -> int:
+    """Return how many requests a worker executes at a time."""
+    assert log.script is not None
+    return log.script.threads
+
+
 def is_stream(log: Log, number: int) -> bool:
     """Whether a request's results come one by one."""
     return log.ask(number).chunks is not None
@@ -58,28 +118,57 @@ def is_stream(log: Log, number: int) -> bool:
 
 def judge_order(log: Log) -> None:
     """Each worker began a subsequence of what its slot was given, and one at a time."""
-    given: dict[int, dict[int, None]] = defaultdict(dict)
-    for event in log.of("request_given"):
+    given: dict[int, list[int]] = defaultdict(list)
+    has_begun: set[int] = set()
+    slots = Slots()
+    kept = 0  # how many in a row a slot was given again that it had been given before
+    for event in log.events:
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
+        elif event.hook == "request_begun":
+            has_begun.add(event.values[0])
+        if event.hook != "request_given":
+            kept = 0
+            continue
         number, slot = event.values
-        for numbers in given.values():  # given again, it is behind all that came meanwhile
-            numbers.pop(number, None)
-        given[slot][number] = None
-    begun = defaultdict(list)
-    for slot, worker, number in log.begun:
-        begun[slot, worker].append(number)
-    for (slot, _), numbers in begun.items():
+        keeps = number in given[slot] and not log.ask(number).turns and slot in slots.current
+        for numbers in given.values():
+            if number in numbers:
+                numbers.remove(number)
+        # It is behind all that came meanwhile, unless a successor begins with it.
+        at = sum(other in has_begun for other in given[slot]) + kept
+        given[slot].insert(at if keeps else len(given[slot]), number)
+        kept += keeps
+    threads = threads_of(log)
+    orders = defaultdict(list)
+    if threads == 1:
+        for slot, worker, number in log.begun:
+            orders[slot, worker].append(number)
+    else:  # what threads say is no order; in simulation it is known when each was taken up
+        slots_of = {event.values[1]: event.values[0] for event in log.of("worker_ready")}
+        for worker, _, _, number in log.ahead:
+            orders[slots_of[worker], worker].append(number)
+    for (slot, _), numbers in orders.items():
         rest = iter(given[slot])
         assert all(number in rest for number in numbers), (
-            f"slot {slot} was given {[*given[slot]]} and began {numbers}"
+            f"slot {slot} was given {given[slot]} and began {numbers}"
         )
+    ready = {event.values[1]: at for at, event in enumerate(log.of("worker_ready"))}
+    withdrawn = {e.values[0] for e in log.of("request_ended") if e.values[1] == "withdrawn"}
+    for slot in {slot for slot, _, _ in log.begun}:
+        begun = [e.values[1:] for e in log.of("request_begun") if e.values[0] not in withdrawn]
+        workers = [ready[worker] for of, worker in begun if of == slot]
+        assert workers == sorted(workers), f"slot {slot}: a predecessor began behind a successor"
     for worker, spans in executed(log).items():
-        for (_, end, _), (begin, _, _) in pairwise(spans):
-            assert begin >= end, f"worker {worker} was executing until {end} and began at {begin}"
+        for position, (begin, _, number) in enumerate(spans):
+            others = [n for _, end, n in spans[:position] if end > begin]
+            assert len(others) < threads, f"worker {worker} began {number} beside {others}"
     executing: dict[int, int] = {}
     for event in log.events:
         if event.hook == "request_begun":
             number, _, worker = event.values
-            assert worker not in executing.values(), f"worker {worker} began two at once"
+            beside = [*executing.values()].count(worker)
+            assert beside < threads, f"worker {worker} began {beside + 1} at once"
             executing[number] = worker
         elif event.hook == "request_ended":
             executing.pop(event.values[0], None)
@@ -93,27 +182,30 @@ class Rotations:
 
     def __init__(self, loads: Counter[int] | None) -> None:
         self.loads = loads
-        self.ready: set[int] = set()
+        self.slots = Slots()
         self.last: dict[Any, int] = {}
         self.counts: dict[Any, Counter[int]] = defaultdict(Counter)
 
-    def changed(self, slot: int, is_ready: bool) -> None:
-        (self.ready.add if is_ready else self.ready.discard)(slot)
-        self.counts.clear()
+    def follow(self, event: Any) -> None:
+        before = {app: self.slots.ready(app) for app in self.counts}
+        self.slots.follow(event)
+        for app, ready in before.items():
+            if self.slots.ready(app) != ready:
+                self.counts[app].clear()
 
     def given(self, app: Any, slot: int) -> None:
-        candidates = self.ready
+        ready = candidates = self.slots.ready(app)
         if self.loads is not None:
-            least = min((self.loads[s] for s in self.ready), default=0)
-            candidates = {s for s in self.ready if self.loads[s] == least}
+            least = min((self.loads[s] for s in ready), default=0)
+            candidates = {s for s in ready if self.loads[s] == least}
         behind = [s for s in sorted(candidates) if s > self.last.get(app, -1)]
         turn = min(behind or candidates, default=None)
-        assert slot == turn, f"slot {slot} was given what was slot {turn}'s, of {self.ready}"
+        assert slot == turn, f"slot {slot} was given what was slot {turn}'s, of {ready}"
         self.last[app] = slot
         if self.loads is not None:
             return
         self.counts[app][slot] += 1
-        numbers = [self.counts[app][s] for s in self.ready]
+        numbers = [self.counts[app][s] for s in ready]
         assert max(numbers) - min(numbers) <= 1
 
 
@@ -132,11 +224,12 @@ def judge_fairness(log: Log) -> None:
     places: dict[int, int] = {}
     apps: dict[int, Any] = {}
     taker: int | None = None  # the slot that became ready, while it takes over
+    ready: Any = None  # that it did
     for event in log.events:
         values: Any = event.values
-        if taker is not None and event.hook != "request_given":
-            rotations.changed(taker, True)
-            taker = None
+        if ready is not None and event.hook != "request_given":
+            rotations.follow(ready)
+            ready = taker = None
         if event.hook == "request_accepted":
             number, app, _ = values
             apps[number] = app
@@ -147,15 +240,15 @@ def judge_fairness(log: Log) -> None:
             if taker is None and log.ask(number).turns:
                 rotations.given(apps[number], slot)
             if log.ask(number).turns:
-                assert slot in rotations.ready or slot == taker
+                assert slot in rotations.slots.ready(apps[number]) or slot == taker
             places[number] = slot
             loads[slot] += 1
         elif event.hook == "request_ended" and values[0] in places:
             loads[places.pop(values[0])] -= 1
         elif event.hook == "worker_ready":
-            taker = values[0]
-        elif event.hook == "worker_exited":
-            rotations.changed(values[0], False)
+            taker, ready = values[0], event
+        if event.hook.startswith(("slot_", "worker_")) and event.hook != "worker_ready":
+            rotations.follow(event)
 
 
 def judge_share(log: Log) -> None:
@@ -165,15 +258,34 @@ def judge_share(log: Log) -> None:
     """
     apps = {event.values[0]: event.values[1] for event in log.of("request_accepted")}
     homeless: set[Any] = set()
+    begun = {event.values[0]: event.values[1:] for event in log.of("request_begun")}
+    slots = Slots()
     for position, event in enumerate(log.events):
+        is_current = (
+            event.hook == "worker_exited" and slots.current.get(event.values[0]) == event.values[1]
+        )
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
         if event.hook == "request_accepted":
             if log.ask(event.values[0]).turns:
                 homeless.add(event.values[0])
         elif event.hook in ("request_given", "request_ended"):
             homeless.discard(event.values[0])
-        elif event.hook == "worker_exited" and event.time < given_up_at(log):
-            held = held_by(event.values[0], log.events[:position])
-            homeless |= {number for number in held if log.ask(number).turns}
+        elif event.hook == "worker_exited" and is_current and event.time < given_up_at(log):
+            slot, worker, *_ = event.values
+            held = held_by(slot, log.events[:position])
+            # What its predecessors have been sent is theirs; of what never began nobody knows.
+            before = log.events[:position]
+            there = {
+                e.values[1] for e in before if e.hook == "worker_ready" and e.values[0] == slot
+            }
+            there -= {e.values[1] for e in before if e.hook == "worker_exited"}
+            its_own = None if there - {worker} else (slot, worker)
+            homeless |= {
+                number
+                for number in held
+                if log.ask(number).turns and begun.get(number, its_own) == (slot, worker)
+            }
         elif event.hook == "worker_ready":
             taken: list[Any] = []
             for later in log.events[position + 1 :]:
@@ -181,14 +293,18 @@ def judge_share(log: Log) -> None:
                     break
                 taken.append(later.values[0])
             assert taken == sorted(taken), f"{taken} was taken over out of order"
-            assert homeless <= set(taken), f"{homeless} wait for a slot although one is ready"
+            carried = slots.carries[event.values[0]]
+            waiting = {number for number in homeless if apps[number] in carried}
+            assert waiting <= set(taken), f"{waiting} wait for a slot although one is ready"
+            if takes_over(log.events, position):
+                continue
             queues = log.unsent.get(position, {})
-            for waiting in queues.values():
-                queue = [number for number in waiting if log.ask(number).turns]
-                for app in {apps[number] for number in queue}:
+            for unsent in queues.values():
+                queue = [number for number in unsent if log.ask(number).turns]
+                for app in {apps[number] for number in queue} & carried:
                     of_app = [number for number in queue if apps[number] == app]
                     moved = len(set(of_app) & set(taken))
-                    assert moved == len(of_app) // (len(queues) + 1)
+                    assert moved == len(of_app) // len(slots.ready(app))
 
 
 def given_up_at(log: Log) -> float:
@@ -210,11 +326,13 @@ def held_by(slot: int, events: list[Any]) -> set[Any]:
 def judge_window(log: Log) -> None:
     """One was ahead of long requests, and never more than the limit."""
     long: dict[int, bool] = defaultdict(lambda: True)
+    others = threads_of(log) - 1  # which may be about to begin in its other lanes
     for worker, seconds, ahead, number in log.ahead:
-        assert ahead <= AHEAD_LIMIT
-        assert not (ahead and is_stream(log, number)), f"{ahead} were sent behind stream {number}"
+        assert ahead <= AHEAD_LIMIT + others
+        behind = ahead > others
+        assert not (behind and is_stream(log, number)), f"{ahead} were sent behind stream {number}"
         if long[worker]:
-            assert ahead <= 1, f"worker {worker} had {ahead} ahead of a long request"
+            assert ahead <= 1 + others, f"worker {worker} had {ahead} ahead of a long request"
         long[worker] &= seconds >= 1
 
 
@@ -259,8 +377,13 @@ def refused(log: Log, tag: int) -> set[str]:
 def judge_broadcast_outcome(tag: int, outcome: Any, ends: list[str]) -> None:
     """A broadcast returned the results in order, or a group of what failed."""
     failed = sum(end != "returned" for end in ends)
-    expected = ("group", failed) if failed else [tag] * len(ends)
-    assert outcome == expected, f"a broadcast ended with {ends}, its caller got {outcome}"
+    # Of slots that have failed; those that have left are left out.
+    unavailable = ends.count("unavailable")
+    returned = [tag] * (len(ends) - failed)
+    expected = [("group", failed - left_out) for left_out in range(unavailable + 1)]
+    if failed == unavailable:
+        expected[-1:] = [returned]
+    assert outcome in expected, f"a broadcast ended with {ends}, its caller got {outcome}"
 
 
 def hits(log: Log) -> set[tuple[int, int]]:
@@ -279,7 +402,8 @@ def is_due(log: Log, tag: int, end: str, outcome: Any, *, was_cancelled: bool) -
             return True
         if end == "returned":
             return outcome == "read" and len(taken) == ask.chunks
-        if end == "crashed" and ask.dies and outcome[1:] not in hits(log):
+        alone = threads_of(log) == 1
+        if end == "crashed" and ask.dies and alone and outcome[1:] not in hits(log):
             assert len(taken) == max(0, ask.chunks - 1), f"{taken} arrived before the end"
     if was_cancelled and ask.on_cancel != "wait":
         return outcome == "cancelled"
@@ -338,75 +462,99 @@ def judge_limits(log: Log) -> None:
 
 def judge_broadcasts(log: Log) -> None:
     """A broadcast went to each slot that had not failed, ready or not, once."""
-    failed: set[int] = set()
+    slots = Slots()
+    apps: dict[int, Any] = {}
     expected: dict[int, list[int]] = {}
     given: dict[int, list[int]] = defaultdict(list)
     seen: set[int] = set()
     for event in log.events:
         values: Any = event.values
-        if event.hook == "slot_closed" and values[1] is not None:
-            failed.add(values[0])
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
+        elif event.hook == "request_accepted":
+            apps[values[0]] = values[1]
         elif event.hook == "request_given" and log.ask(values[0]).broadcast:
             number, slot = values
             if number not in seen:
                 seen.add(number)
-                expected.setdefault(log.tags[number], sorted({*range(SLOTS)} - failed))
+                expected.setdefault(log.tags[number], sorted(slots.carriers(apps[number])))
                 given[log.tags[number]].append(slot)
     assert given == expected
 
 
 def judge_keys(log: Log) -> None:
     """Requests of one key began in the order of acceptance, and in one slot while it was there."""
-    failed: set[int] = set()
+    withdrawn = {e.values[0] for e in log.of("request_ended") if e.values[1] == "withdrawn"}
+    # Where a key has its place, and which have been made to leave it.
     places: dict[tuple[Any, int], int] = {}
+    gone: set[tuple[Any, int]] = set()
+    # What of it has not ended, and which slots have come since it was last given a place.
+    going: dict[tuple[Any, int], set[int]] = defaultdict(set)
+    come: dict[tuple[Any, int], set[int]] = defaultdict(set)
     last: dict[tuple[Any, int], int] = {}
     apps: dict[int, Any] = {}
     for event in log.events:
         values: Any = event.values
-        if event.hook == "slot_closed" and values[1] is not None:
-            failed.add(values[0])
+        if event.hook == "slot_leaving" or (event.hook == "slot_closed" and values[1] is not None):
+            gone.update(thread for thread in places if places[thread] == values[0])
+        elif event.hook in ("slot_opened", "slot_carries"):
+            for opened in come.values():
+                opened.add(values[0])
         elif event.hook == "request_accepted":
             apps[values[0]] = values[1]
+        elif event.hook == "request_ended":
+            going[apps[values[0]], log.ask(values[0]).key].discard(values[0])
         elif event.hook in ("request_given", "request_begun"):
             number, slot, *_ = values
             key = log.ask(number).key
             if key is None:
                 continue
             thread = apps[number], key
-            if event.hook == "request_begun":
+            others = going[thread] - {number}
+            going[thread].add(number)
+            if event.hook == "request_begun" and number not in withdrawn:
                 assert number > last.get(thread, -1), f"{number} of key {key} began too late"
                 last[thread] = number
-            elif places.setdefault(thread, slot) != slot:
-                assert places[thread] in failed, f"key {key} moved from a slot that was there"
+            elif event.hook == "request_given" and places.setdefault(thread, slot) != slot:
+                came = slot in come[thread] and not others
+                assert thread in gone or came, f"key {key} moved from a slot that was there"
                 places[thread] = slot
+                gone.discard(thread)
+            if event.hook == "request_given":
+                come[thread].clear()
 
 
 def judge_max_queue(log: Log) -> None:
     """No slot was given a new request above what may wait there; none was refused without cause."""
     assert log.script is not None
     max_queue = log.script.max_queue
-    ready: set[int] = set()
-    waiting: dict[int, set[int]] = {slot: set() for slot in range(SLOTS)}
-    executing: dict[int, set[int]] = {slot: set() for slot in range(SLOTS)}
+    slots = Slots()
+    waiting: dict[int, set[int]] = defaultdict(set)
+    executing: dict[int, set[int]] = defaultdict(set)
+    apps: dict[int, Any] = {}
     fresh = -1
-    for event in log.events:
+    for position, event in enumerate(log.events):
         values: Any = event.values
+        if event.hook in ("worker_exited", "worker_retired") and (
+            slots.current.get(values[0]) == values[1]
+            and (event.hook == "worker_exited" or not succeeded(log.events, position))
+        ):
+            # What takes turns is given on, or waits in the pool.
+            waiting[values[0]] = {n for n in waiting[values[0]] if not log.ask(n).turns}
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
         match event.hook:
-            case "worker_ready":
-                ready.add(values[0])
-            case "worker_exited":
-                ready.discard(values[0])
-                # What takes turns is given on, or waits in the pool.
-                waiting[values[0]] = {n for n in waiting[values[0]] if not log.ask(n).turns}
             case "request_accepted":
                 fresh = values[0]
+                apps[fresh] = values[1]
             case "request_given":
                 number, slot = values
                 for others in waiting.values():
                     others.discard(number)
                 waiting[slot].add(number)
                 if number == fresh and max_queue is not None:
-                    begins = slot in ready and not executing[slot]
+                    free = max(0, threads_of(log) - len(executing[slot]))
+                    begins = free if slot in slots.current else 0
                     assert len(waiting[slot]) <= max_queue + begins, f"slot {slot} was full"
             case "request_begun":
                 number, slot, _ = values
@@ -421,6 +569,7 @@ def judge_max_queue(log: Log) -> None:
                 if values[1] == "busy":
                     assert max_queue is not None
                     if log.ask(values[0]).turns:
+                        ready = slots.ready(apps[values[0]])
                         full = all(len(waiting[slot]) >= max_queue for slot in ready)
                         assert full, f"{values[0]} was refused though there was room"
         if event.hook != "request_accepted":
@@ -429,15 +578,21 @@ def judge_max_queue(log: Log) -> None:
 
 def judge_no_service_without_cause(log: Log) -> None:
     """NoWorkersAvailableError came only when every slot had failed."""
-    failed = set()
+    slots = Slots()
+    apps: dict[int, Any] = {}
+    fails: set[int] = set()
     for event in log.events:
-        if event.hook == "slot_closed" and event.values[1] is not None:
-            failed.add(event.values[0])
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
+            fails |= {*slots.failed}
+        elif event.hook == "request_accepted":
+            apps[event.values[0]] = event.values[1]
         elif event.hook == "request_ended" and event.values[1] == "unavailable":
             if log.ask(event.values[0]).broadcast:
-                assert failed
+                assert fails or log.of("slot_leaving")
                 continue
-            assert len(failed) == SLOTS, f"it came when only {failed} had failed"
+            carriers = slots.carriers(apps[event.values[0]])
+            assert not carriers, f"it came though {carriers} had not failed"
 
 
 def judge_at_most_once(log: Log) -> None:
@@ -470,7 +625,8 @@ def judge_nothing_lost(log: Log) -> None:
         if only(outcomes) == ("crashed",) and not log.ask(number).broadcast:
             outcome = only(log.outcomes[log.tags[number]])
             assert outcome in ("cancelled", "left", ("crashed", slot, exits[worker][2]))
-    assert all(count == 1 for count in victims.values()), f"victims by worker: {victims}"
+    threads = threads_of(log)
+    assert all(count <= threads for count in victims.values()), f"victims by worker: {victims}"
 
 
 def judge_rerouting(log: Log) -> None:
@@ -506,7 +662,7 @@ def judge_isolation(log: Log) -> None:
     """
     begun = by_request(log, "request_begun")
     killed = log.hit | {only(at)[1] for number, at in begun.items() if log.ask(number).dies}
-    killed |= killed_by_the_pool(log)
+    killed |= killed_by_the_pool(log) | log.stalled  # idle ones that stand still are killed
     for event in log.of("worker_exited"):
         _, worker, _, exitcode = event.values
         # Leaving kills what does not close in time.
@@ -522,12 +678,24 @@ def judge_isolation(log: Log) -> None:
         )
     ready = {event.values[1]: event for event in log.of("worker_ready")}
     given = {event.values: event.time for event in log.of("request_given")}
-    for worker, spans in executed(log).items():
-        free = ready[worker].time
-        for begin, end, number in spans:
-            due = max(free, given[number, ready[worker].values[0]])
-            assert worker in log.stalled or begin == due, f"{number} began {begin - due} s late"
-            free = end
+    order = [event.values[1] for event in log.of("worker_ready")]
+    before: dict[int, float] = defaultdict(float)
+    exits = {event.values[1]: event for event in log.of("worker_exited")}
+    spans_of = executed(log)
+    for worker in order:
+        slot = ready[worker].values[0]
+        # It begins its first when its predecessor has begun its last, or has died.
+        lanes, predecessors_end = [ready[worker].time] * threads_of(log), before[slot]
+        latest = 0.0
+        stalled = worker in log.stalled
+        for begin, end, number in spans_of.get(worker, ()):
+            due = max(min(lanes), latest, given[number, slot])
+            assert stalled or due <= begin <= max(due, predecessors_end), (
+                f"{number} began {begin - due} s late"
+            )
+            lanes[lanes.index(min(lanes))] = end
+            latest, predecessors_end = begin, 0
+        before[slot] = max(before[slot], exits[worker].time)
 
 
 def judge_cancellation(log: Log) -> None:
@@ -543,23 +711,109 @@ def judge_back_off(log: Log) -> None:
     served = killed_by_the_pool(log)  # which is no failure of theirs
     failures: Counter[int] = Counter()
     exited: dict[int, float] = {}
+    last_exit: dict[int, float] = {}
+    unsure: set[int] = set()
+    served_slots: set[int] = set()
+    slots = Slots()
     for event in log.events:
         values: Any = event.values
+        had_one = event.hook.startswith("worker_") and values[0] in slots.current
+        was_current = had_one and slots.current[values[0]] == values[1]
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
+        if event.hook in ("worker_exited", "worker_started", "slot_closed") and values[0] in unsure:
+            continue
+        if event.hook == "worker_exited" and last_exit.get(values[0]) == event.time:
+            unsure.add(values[0])  # of two that end at once, which the pool counts first is chance
+            continue
+        if event.hook == "worker_exited":
+            last_exit[values[0]] = event.time
         if event.hook == "request_ended" and values[1] in ("returned", "raised"):
             served.add(worker_of[values[0]])
-        elif event.hook == "worker_exited":
+        elif event.hook == "worker_ready":
+            exited.pop(values[0], None)
+            served_slots.add(values[0])
+        elif event.hook == "worker_exited" and (was_current or not had_one):
             slot, worker, *_ = values
+            if worker in retired(log):
+                continue
             failures[slot] = 0 if worker in served else failures[slot] + 1
             exited[slot] = event.time
-        elif event.hook == "worker_started" and values[0] in exited:
+        elif event.hook == "worker_started" and values[0] in exited and not had_one:
             (slot, _) = values
+            if any(exited[slot] <= at <= event.time for at in log.wishes) or slot in slots.failed:
+                continue  # that is not waited for
             assert failures[slot] < FAILURES_LIMIT
             wait = 0 if failures[slot] < 2 else 0.1 * 2 ** (failures[slot] - 2)
-            assert abs(event.time - exited[slot] - wait) < 1e-6, (
-                f"slot {slot} waited {event.time - exited[slot]} s after {failures[slot]} failures"
+            waited = event.time - exited[slot]
+            if log.script is not None and log.script.max_lifetime is not None and not waited:
+                continue  # it was to be replaced at the very moment of its death
+            assert abs(waited - wait) < 1e-6 or (log.wishes and waited < wait), (
+                f"slot {slot} waited {waited} s after {failures[slot]} failures"
             )
+        elif event.hook in ("slot_leaving", "slot_opened"):
+            failures[values[0]] = 0
+            exited.pop(values[0], None)
+            served_slots.discard(values[0])
         elif event.hook == "slot_closed" and values[1] is not None:
-            assert failures[values[0]] == FAILURES_LIMIT, "it was given up too soon"
+            is_first = values[0] not in served_slots
+            assert failures[values[0]] == FAILURES_LIMIT or is_first, "it was given up too soon"
+
+
+def retired(log: Log) -> set[int]:
+    """Return the workers that were retired."""
+    return {event.values[1] for event in log.of("worker_retired")}
+
+
+def judge_allocation(log: Log) -> None:
+    """Each app was carried by as many slots as it may be, and always by one."""
+    assert log.script is not None
+    for app, limit in zip(APPS, log.script.app_limits, strict=True):
+        name = f"{app.__module__}:{app.__qualname__}"
+        judge_allocation_of(log, name, math.inf if limit is None else limit)
+
+
+def judge_allocation_of(log: Log, app: str, limit: float) -> None:
+    leaving = {slot: event.time for event in log.of("slot_leaving") for slot in event.values}
+    opened = len([event for event in log.of("slot_opened") if event.time == 0])
+    slots = Slots()
+    for event, after in pairwise([*log.events, None]):
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
+        opened -= event.hook == "slot_opened"
+        if opened > 0:
+            continue  # they are being opened
+        if event.time >= log.left_at:
+            break
+        carriers = {slot for slot, apps in slots.carries.items() if app in apps}
+        if after is not None and after.time > event.time:
+            # One that is about to leave hands its app over before.
+            about_to_leave = {s for s in carriers if leaving.get(s, -1) >= event.time}
+            assert len(carriers - about_to_leave) <= limit, f"{carriers} carry it, not {limit}"
+            assert carriers, "nobody carries it"
+
+
+def judge_resizes(log: Log) -> None:
+    """When a resize returned there were as many slots as were wanted last."""
+    for count, wanted in log.resized:
+        assert count == wanted, f"there were {count} slots, and were to be {wanted}"
+
+
+def judge_renewal(log: Log) -> None:
+    """A slot that renewed its worker had one all the time, unless that died."""
+    assert log.script is not None
+    slots = Slots()
+    for position, event in enumerate(log.events):
+        if event.hook == "worker_retired":
+            slot, worker, cause = event.values
+            if cause in ("max_requests", "max_lifetime", "max_memory"):
+                rest = (e for e in log.events[position + 1 :] if e.hook != "slot_carries")
+                later = next(rest)
+                assert (later.hook, later.values[0]) == ("worker_ready", slot)
+            if slot in slots.current:
+                assert slots.current[slot] == worker, f"{worker} was not the current one"
+        if event.hook.startswith(("slot_", "worker_")):
+            slots.follow(event)
 
 
 def judge_no_orphans(log: Log) -> None:
@@ -568,16 +822,20 @@ def judge_no_orphans(log: Log) -> None:
     exited = [event.values[:2] for event in log.of("worker_exited")]
     assert sorted(started) == sorted(exited)
     assert len({worker for _, worker in started}) == len(started), "a number was used again"
-    opened = [event.values for event in log.of("slot_opened")]
-    names = tuple(f"{app.__module__}:{app.__qualname__}" for app in APPS)
-    assert opened == [(slot, names) for slot, _ in opened]
-    assert sorted(slot for slot, _ in opened) == list(range(SLOTS))
-    assert sorted(e.values[0] for e in log.of("slot_closed")) == list(range(SLOTS))
+    open_slots: set[int] = set()
+    for event in log.of("slot_opened", "slot_closed"):
+        if event.hook == "slot_opened":
+            assert event.values[0] not in open_slots, f"slot {event.values[0]} was opened twice"
+            open_slots.add(event.values[0])
+        else:
+            open_slots.remove(event.values[0])
+    assert not open_slots, f"{open_slots} were not closed"
     assert log.left_over == []
     last = max(i for i, event in enumerate(log.events) if event.hook == "slot_closed")
     later = log.events[last + 1 :]
-    hooks = {"request_accepted", "request_given", "request_ended", "request_cancelled"}
-    assert {event.hook for event in later} <= hooks
+    failed = {event.values[0] for event in log.of("slot_closed") if event.values[1] is not None}
+    for event in later:  # a slot that has failed may have been reloaded in vain
+        assert event.hook.startswith("request_") or event.values[0] in failed
     given = [event.values[0] for event in later if event.hook == "request_given"]
     assert not any(log.ask(number).turns for number in given), "only a key waits for its slot"
 
@@ -602,6 +860,9 @@ SAFETY = (
     judge_keys,
     judge_max_queue,
     judge_no_orphans,
+    judge_allocation,
+    judge_resizes,
+    judge_renewal,
 )
 """What can be judged of any engine."""
 

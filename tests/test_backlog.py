@@ -52,7 +52,11 @@ def given(backlog, *requests):
 
 
 class BacklogMachine(RuleBasedStateMachine):
-    """A backlog against lists: what has arrived, is queued, is sent; and who was told of."""
+    """A backlog against lists: what has arrived, is queued, is sent; and who was told of.
+
+    When it is handed over, the next worker's has what has not been sent, and the former one's
+    only ends what it has.
+    """
 
     def __init__(self):
         super().__init__()
@@ -63,6 +67,7 @@ class BacklogMachine(RuleBasedStateMachine):
         self.arrived, self.queue, self.sent, self.begun = [], [], [], []
         self.notices = []
         self.ahead = 1
+        self.former = []
 
     @rule(
         count=st.integers(1, 5),
@@ -90,10 +95,11 @@ class BacklogMachine(RuleBasedStateMachine):
     def send(self):
         expected, self.notices = self.notices, []
         while self.queue and len(self.sent) < self.lanes + self.ahead:
-            if sum(r.size for r in self.sent) >= AHEAD_BYTES:
+            is_full = sum(r.size for r in self.sent) >= AHEAD_BYTES
+            if is_full and len(self.sent) >= self.lanes:
                 break
             first = self.queue[0]
-            if first.large and (self.sent or expected):
+            if first.large and (len(self.sent) >= self.lanes or expected):
                 break
             self.sent.append(self.queue.pop(0))
             expected += first.frames
@@ -130,6 +136,53 @@ class BacklogMachine(RuleBasedStateMachine):
             assert self.backlog.withdraw(one) is False
             self.notices.append(_wire.frame(_wire.WITHDRAW, one.number))
 
+    @rule()
+    def come_back(self):
+        """Queue first what a lost worker had not begun, before what has arrived since."""
+        self.take_in()
+        begun, unbegun = self.backlog.let_go()
+        assert begun == self.begun
+        self.sent, self.begun, self.queue, self.notices = [], [], [], []
+        self.ahead = 1
+        self.arrive(2, large=False, size=1)
+        self.take_in()
+        back = [one for one in unbegun if not one.cancelled]
+        self.backlog.put_first(iter(back))
+        self.queue = back + self.queue
+
+    @rule()
+    def send_notices_only(self):
+        assert list(self.backlog.next_notices()) == self.notices
+        self.notices = []
+
+    @rule()
+    def hand_over(self):
+        told = []
+        former, arrive = self.backlog, self.backlog.arrive
+        self.backlog = former.hand_over(told.append)
+        assert former.arrive != arrive, "nothing more arrives there"
+        assert self.backlog.arrive == arrive, "what may have been looked up is still right"
+        told_then = self.told + self.sent[len(self.begun) :]
+        self.former.append((former, self.told, told_then, self.sent, self.notices))
+        self.told, self.ever_begun = told, []
+        self.sent, self.begun, self.notices = [], [], []
+        self.ahead = 1
+
+    @precondition(lambda self: self.former)
+    @rule()
+    def a_former_worker_ends(self):
+        former, told, told_then, sent, notices = self.former.pop(0)
+        assert list(former.unsent()) == []
+        assert list(former.next_frames()) == notices
+        while sent:
+            assert former.busy
+            former.answered(sent.pop(0).number, 1.0)
+            former.begin_next()
+            assert former.executing() == sent[: self.lanes]
+        assert not former.busy
+        assert told == told_then
+        assert former.let_go() == ([], [])
+
     @rule(data=st.data())
     def give_a_share(self, data):
         share = data.draw(st.lists(st.sampled_from(self.queue), unique_by=id)) if self.queue else []
@@ -162,6 +215,57 @@ class BacklogMachine(RuleBasedStateMachine):
 
 
 test_a_backlog_is_in_order = BacklogMachine.TestCase
+
+
+def test_what_is_handed_over_is_all_that_was_not_sent():
+    told = []
+    former = given(Backlog(1, nobody, tells_all=False), *map(request, range(3)))
+    former.next_frames()
+    late, too_late = request(3), request(4)
+    former.arrive(late)
+    arrive = former.arrive
+    backlog = former.hand_over(told.append)
+    arrive(too_late)
+    assert (former.load, backlog.load) == (2, 3)
+    assert [one.number for one in backlog.unsent()] == [2]
+    assert backlog.arrived == 2
+    backlog.take_in()
+    assert backlog.next_frames() == ["frame 2", "frame 3"]
+    assert told == [], "it tells no more than the former one"
+    assert given(former, request(5)).load == 3
+    assert backlog.load == 3
+
+
+def test_a_backlog_that_tells_of_all_is_handed_over_as_one():
+    told = []
+    backlog = given(Backlog(2, nobody).hand_over(told.append), *map(request, range(3)))
+    backlog.next_frames()
+    assert [one.number for one in told] == [0, 1]
+
+
+def test_what_comes_back_goes_before_all_that_is_queued():
+    backlog = given(quiet(), request(2), request(3))
+    backlog.put_first(map(request, range(2)))
+    assert [one.number for one in backlog.unsent()] == [0, 1, 2, 3]
+    backlog.put_first([])
+    assert backlog.load == 4
+
+
+def test_notices_alone_are_sent_once_and_nothing_else():
+    backlog = given(quiet(), request(0))
+    assert list(backlog.next_notices()) == []
+    backlog.notify("notice")
+    backlog.notify("another")
+    assert backlog.next_notices() == ["notice", "another"]
+    assert backlog.next_notices() == []
+    assert backlog.next_frames() == ["frame 0"]
+
+
+def test_when_its_worker_has_ended_nobody_is_told():
+    backlog = given(Backlog(1, nobody), request(0))
+    backlog.tell_nobody()
+    assert backlog.next_frames() == ["frame 0"]
+    backlog.begin_next()
 
 
 def test_as_many_are_sent_as_lanes_and_window_allow():
@@ -198,6 +302,19 @@ def test_a_large_one_is_sent_alone_and_to_an_idle_worker_only():
     assert backlog.next_frames() == [], "so much is with the worker that nothing is sent ahead"
     backlog.answered(1, 1.0)
     assert backlog.next_frames() == ["frame 2"]
+
+
+def test_with_several_lanes_a_large_one_is_sent_when_one_is_free():
+    backlog = Backlog(2, nobody, tells_all=False)
+    given(backlog, *(request(number, 200_000, large=True) for number in range(3)), request(3))
+    assert backlog.next_frames() == ["head 0", "segment 0"]
+    assert backlog.next_frames() == ["head 1", "segment 1"], "however large the other is"
+    assert backlog.next_frames() == []
+    backlog.answered(1, 1.0)
+    assert backlog.next_frames() == ["head 2", "segment 2"]
+    assert backlog.next_frames() == []
+    backlog.answered(0, 1.0)
+    assert backlog.next_frames() == ["frame 3"]
 
 
 def test_a_notice_goes_before_a_large_one():

@@ -19,7 +19,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from trio_dirty import WorkerCrashedError, _dispatcher, _incarnation
+from trio_dirty import WorkerCrashedError, _dispatcher, _scaling, _slot, _supervisor
 from trio_dirty._backlog import Backlog
 from trio_dirty._backoff import Backoff
 from trio_dirty._dispatcher import Dispatcher
@@ -29,9 +29,11 @@ from trio_dirty._ledger import Ledger, Window
 from trio_dirty._oversight import Order, Oversight
 from trio_dirty._request import Call
 from trio_dirty._routing import Rotation
+from trio_dirty._scaling import Scaling
 from trio_dirty._slot import Slot
 from trio_dirty._stream import StreamRequest
 from trio_dirty._supervisor import Supervisor
+from trio_dirty._wish import Wish
 from trio_dirty.testing import SimEngine, SimWorker
 
 HANG = None
@@ -65,10 +67,10 @@ def starts_two_at_once(patch):
     """The worker takes up a request without having answered the one before."""
     execute = SimWorker._execute_requests
 
-    async def execute_in_two_tasks(worker, apps):
+    async def execute_in_two_tasks(worker, apps, lane):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(execute, worker, apps)
-            nursery.start_soon(execute, worker, apps)
+            nursery.start_soon(execute, worker, apps, lane)
+            nursery.start_soon(execute, worker, apps, lane)
 
     patch.setattr(SimWorker, "_execute_requests", execute_in_two_tasks)
 
@@ -154,6 +156,7 @@ def rotation_resets_on_a_crash(patch):
 def rotation_forgets_who_was_last(patch):
     def add(rotation, slot):
         rotation._ready = sorted([*rotation._ready, slot])
+        rotation.bits |= 1 << slot
 
     patch.setattr(Rotation, "add", add)
 
@@ -169,9 +172,15 @@ def a_lost_slot_stays_in_the_rotation(patch):
         if slot.index not in dispatcher._ready:
             become_ready(dispatcher, slot)
 
-    become_ready = Dispatcher.ready
+    def remove(dispatcher, slot):
+        if slot.index in dispatcher._ready:
+            lose(dispatcher, slot)
+        return remove_slot(dispatcher, slot)
+
+    become_ready, lose, remove_slot = Dispatcher.ready, Dispatcher.lost, Dispatcher.remove
     patch.setattr(Dispatcher, "ready", ready)
     patch.setattr(Dispatcher, "lost", lambda dispatcher, slot: None)
+    patch.setattr(Dispatcher, "remove", remove)
 
 
 @caught_by(promises.judge_share)
@@ -215,6 +224,7 @@ def a_waiter_left_unsettled(patch):
 @caught_by(promises.judge_share)
 def waiting_requests_stay_waiting(patch):
     def ready(dispatcher, slot):
+        dispatcher._carriers_changed()
         for app in dispatcher._apps_of(slot):
             dispatcher._rotations[app].add(slot.index)
         dispatcher._ready.add(slot.index)
@@ -226,6 +236,7 @@ def waiting_requests_stay_waiting(patch):
 def the_hopeless_wait_for_ever(patch):
     def failed(dispatcher, slot, cause):
         dispatcher._failed[slot.index] = cause
+        dispatcher._carriers_changed()
         return []
 
     patch.setattr(Dispatcher, "failed", failed)
@@ -246,8 +257,9 @@ def results_are_mixed_up(patch):
 @caught_by(promises.judge_one_outcome)
 def leaving_serves_only_what_was_sent(patch):
     async def serve_rest(pool):
-        for slot in pool.slots:
-            slot._scope.cancel()
+        pool.scaling.stop()
+        for succession in pool.successions:
+            succession.close()
 
     patch.setattr(Supervisor, "serve_rest", serve_rest)
 
@@ -286,7 +298,7 @@ def a_worker_outlives_the_block(patch):
     async def start(engine, blueprint):
         async with start_worker(engine, blueprint) as worker:
             yield worker
-        engine._workers[blueprint.slot] = worker
+        engine._workers.append(worker)
 
     start_worker = SimEngine.start
     patch.setattr(SimEngine, "start", start)
@@ -315,10 +327,13 @@ def grace_period_ignored(patch):
 
 @caught_by(HANG)
 def boot_timeout_ignored(patch):
-    async def wait_ready(slot, worker):
-        await worker.wait_ready()
+    init = Supervisor.__init__
 
-    patch.setattr(Slot, "_wait_ready", wait_ready)
+    def wait_for_ever(supervisor, options, engine):
+        object.__setattr__(options, "boot_timeout", math.inf)
+        init(supervisor, options, engine)
+
+    patch.setattr(Supervisor, "__init__", wait_for_ever)
 
 
 # At most once, and nothing lost
@@ -366,39 +381,38 @@ def the_last_that_was_sent_fails(patch):
 
 @caught_by(promises.judge_rerouting)
 def rerouted_in_reverse(patch):
-    patch.setattr(_incarnation, "number", lambda request: -request.number)
+    patch.setattr(_slot, "number", lambda request: -request.number)
 
 
 @caught_by(promises.judge_rerouting)
 def rerouted_as_they_lay(patch):
     """First what was sent and queued, as the slot had it: what it took over comes too late."""
-    patch.setattr(_incarnation, "number", lambda request: 0)
+    patch.setattr(_slot, "number", lambda request: 0)
 
 
 @caught_by(HANG)
 def the_queue_of_a_lost_slot_is_dropped(patch):
-    def let_go(slot):
-        begun, unbegun = let_go_of_all(slot)
+    def pass_on_all(slot, unbegun, *, keeps):
         for request in unbegun:
             forget(request)
-        return begun, []
+        pass_on(slot, [], keeps=keeps)
 
-    let_go_of_all = Slot.let_go
-    patch.setattr(Slot, "let_go", let_go)
+    pass_on = Slot.pass_on_all
+    patch.setattr(Slot, "pass_on_all", pass_on_all)
 
 
 @caught_by(HANG)
 def what_has_just_arrived_is_forgotten(patch):
     """The worker is lost after the consumer was handed a request, and before it ran."""
 
-    def let_go(backlog):
-        for request in backlog._arrived:
+    def pass_on_all(slot, unbegun, *, keeps):
+        for request in slot.backlog._arrived:
             forget(request)
-        backlog._arrived.clear()
-        return let_go_of_all(backlog)
+        slot.backlog._arrived.clear()
+        pass_on(slot, unbegun, keeps=keeps)
 
-    let_go_of_all = Backlog.let_go
-    patch.setattr(Slot, "let_go", lambda slot: let_go(slot.backlog))
+    pass_on = Slot.pass_on_all
+    patch.setattr(Slot, "pass_on_all", pass_on_all)
 
 
 @caught_by(promises.judge_at_most_once)
@@ -418,13 +432,13 @@ def answers_before_the_end_are_not_read(patch):
 def a_crash_fails_the_neighbours(patch):
     settle_exit = Incarnation.settle_exit
 
-    def settle_all(incarnation, dispatcher, exit_):
+    def settle_all(incarnation, exit_):
         slot = incarnation._slot
-        for other in dispatcher._slots:
+        for other in slot.dispatcher._slots.values():
             if other is not slot:
                 for request in other.backlog.executing():
                     request.fail(WorkerCrashedError("a neighbour died", slot=slot.index))
-        return settle_exit(incarnation, dispatcher, exit_)
+        return settle_exit(incarnation, exit_)
 
     patch.setattr(Incarnation, "settle_exit", settle_all)
 
@@ -433,12 +447,12 @@ def a_crash_fails_the_neighbours(patch):
 def a_crash_kills_the_neighbours(patch):
     settle_exit = Incarnation.settle_exit
 
-    def kill_all(incarnation, dispatcher, exit_):
+    def kill_all(incarnation, exit_):
         slot = incarnation._slot
-        for other in dispatcher._slots:
-            if other is not slot and other._worker is not None:
-                other._worker.kill()
-        return settle_exit(incarnation, dispatcher, exit_)
+        for other in slot.dispatcher._slots.values():
+            if other is not slot and other.current is not None:
+                other.current.worker.kill()
+        return settle_exit(incarnation, exit_)
 
     patch.setattr(Incarnation, "settle_exit", kill_all)
 
@@ -456,18 +470,15 @@ def every_worker_dies_after_its_fifth(patch):
 
 @caught_by(promises.judge_isolation)
 def a_busy_neighbour_is_waited_for(patch):
-    def next_frames(slot):
-        busy = [other for other in slots if other is not slot and other.backlog.executing()]
-        return [] if len(busy) == 2 else next_frames_alone(slot)
+    def next_frames(incarnation):
+        slot = incarnation._slot
+        others = [each for each in slot.dispatcher._slots.values() if each is not slot]
+        if len([other for other in others if other.backlog.executing()]) == 2:
+            return []
+        return next_frames_alone(incarnation)
 
-    def ready(dispatcher, slot):
-        slots[:] = dispatcher._slots
-        become_ready(dispatcher, slot)
-
-    slots = []
-    next_frames_alone, become_ready = Slot._next_frames, Dispatcher.ready
-    patch.setattr(Slot, "_next_frames", next_frames)
-    patch.setattr(Dispatcher, "ready", ready)
+    next_frames_alone = Incarnation.next_frames
+    patch.setattr(Incarnation, "next_frames", next_frames)
 
 
 # Cancellation
@@ -476,7 +487,7 @@ def a_busy_neighbour_is_waited_for(patch):
 @caught_by(promises.judge_cancellation)
 def a_cancelled_request_is_still_sent(patch):
     def withdraw(slot, request):
-        slot._instruments.request_cancelled(request.number)
+        slot.instruments.request_cancelled(request.number)
         return False
 
     patch.setattr(Slot, "withdraw", withdraw)
@@ -524,13 +535,16 @@ def what_was_sent_ahead_is_not_timed(patch):
         promoting.clear()
 
     def begun(incarnation, request):
-        if not promoting:
+        if promoting:
+            slot = incarnation._slot
+            slot.instruments.request_begun(request.number, slot.index, incarnation.number)
+        else:
             watch(incarnation, request)
 
     promoting = []
-    begin, watch = Backlog.begin_next, Incarnation.begun
+    begin, watch = Backlog.begin_next, Incarnation._begun
     patch.setattr(Backlog, "begin_next", begin_next)
-    patch.setattr(Incarnation, "begun", begun)
+    patch.setattr(Incarnation, "_begun", begun)
 
 
 @caught_by(promises.judge_limits)
@@ -545,13 +559,12 @@ def an_interrupt_without_a_signal(patch):
 
 @caught_by(promises.judge_limits)
 def the_signal_before_the_frame(patch):
-    def send_urgently(slot, frame):
-        if slot._worker is not None:
-            slot._worker.interrupt()
-        slot.backlog.notify(frame)
-        slot._wake_consumer()
+    def send_urgently(incarnation, frame):
+        incarnation.worker.interrupt()
+        incarnation.backlog.notify(frame)
+        incarnation._slot.wake_consumer()
 
-    patch.setattr(Slot, "send_urgently", send_urgently)
+    patch.setattr(Incarnation, "send_urgently", send_urgently)
 
 
 @caught_by(promises.judge_limits)
@@ -597,24 +610,17 @@ def a_time_out_counts_as_a_failure_of_the_worker(patch):
 
 @caught_by(promises.judge_keys)
 def a_key_moves_when_its_worker_dies(patch):
-    give = Slot.give
+    def pass_on(slot, requests, *, keeps):
+        keyed = [request for request in requests if request.key is not None]
+        others = [each for each in slot.dispatcher._slots.values() if each is not slot]
+        if keeps and others:
+            for request in keyed:
+                others[0].give(request)
+            requests = [request for request in requests if request.key is None]
+        pass_on_in_order(slot, requests, keeps=keeps)
 
-    def give_on(slot, request):
-        if slot._worker is None and request.key is not None and slot._started > 1:
-            slots = [other for other in dispatchers[-1]._slots if other is not slot]
-            give(slots[0], request)
-        else:
-            give(slot, request)
-
-    dispatchers = []
-    init = Dispatcher.__init__
-
-    def remember(dispatcher, *args, **kwargs):
-        init(dispatcher, *args, **kwargs)
-        dispatchers.append(dispatcher)
-
-    patch.setattr(Dispatcher, "__init__", remember)
-    patch.setattr(Slot, "give", give_on)
+    pass_on_in_order = Slot.pass_on
+    patch.setattr(Slot, "pass_on", pass_on)
 
 
 @caught_by(promises.judge_keys)
@@ -717,6 +723,106 @@ def given_up_too_soon(patch):
         return None if backoff.failures == 3 else delay
 
     patch.setattr(Backoff, "died", give_up)
+
+
+# Slots that come and go, workers that take over
+
+
+@caught_by(promises.judge_order)
+def a_successor_does_not_wait_for_its_predecessor(patch):
+    async def consume(slot):
+        while True:
+            await slot._given.receive()
+            slot._stale -= 1
+            slot._take_in(slot.backlog.arrived + slot._stale)
+            for incarnation in slot.incarnations:
+                while frames := incarnation.next_frames():
+                    await incarnation.worker.send(frames)
+                    incarnation.worker.interrupt()
+
+    patch.setattr(Slot, "consume", consume)
+
+
+@caught_by(HANG)
+def what_a_leaving_slot_had_waiting_is_dropped(patch):
+    def pass_on_unsent(slot, *, keeps):
+        unsent = [*slot.unsent()]
+        slot.take_back(unsent)
+        for request in unsent:
+            forget(request)
+
+    patch.setattr(Slot, "pass_on_unsent", pass_on_unsent)
+
+
+@caught_by(promises.judge_order)
+def what_lost_its_worker_goes_behind_what_came_later(patch):
+    def put_last(backlog, requests):
+        backlog._queue = OrderedDict.fromkeys([*backlog._queue, *requests])
+
+    patch.setattr(Backlog, "put_first", put_last)
+
+
+@caught_by(promises.judge_isolation)
+def the_old_worker_is_killed_when_the_new_one_is_ready(patch):
+    def retire(incarnation, cause):
+        retire_in_order(incarnation, cause)
+        if cause == "reload":
+            incarnation.worker.die(-15)
+
+    retire_in_order = Incarnation.retire
+    patch.setattr(Incarnation, "retire", retire)
+
+
+@caught_by(promises.judge_renewal)
+def the_old_worker_goes_before_the_new_one_is_ready(patch):
+    init = Wish.__init__
+
+    def in_haste(wish, cause, apps=None, *, overlaps=True, worn=None):
+        init(wish, cause, apps, overlaps=False, worn=worn)
+
+    patch.setattr(Wish, "__init__", in_haste)
+
+
+@caught_by(promises.judge_allocation)
+def every_slot_carries_every_app(patch):
+    def allocate(limits, staying, new):
+        return {slot: frozenset(range(len(limits))) for slot in [*staying, *new]}
+
+    patch.setattr(_supervisor, "allocate", allocate)
+
+
+@caught_by(promises.judge_allocation)
+def the_last_carrier_leaves_and_nobody_takes_over(patch):
+    patch.setattr(_scaling, "allocate", lambda limits, staying, new: staying)
+
+
+@caught_by(promises.judge_resizes)
+def a_resize_returns_at_once(patch):
+    patch.setattr(Scaling, "_is_so", lambda scaling: True)
+
+
+@caught_by(promises.judge_keys)
+def a_key_moves_before_its_slot_is_done_with_it(patch):
+    choose = Keys.choose
+
+    def choose_of_those_that_stay(keys, app, key, slots):
+        slot = choose(keys, app, key, slots)
+        return slot if slot in slots else slots[0]
+
+    patch.setattr(Keys, "choose", choose_of_those_that_stay)
+
+
+@caught_by(promises.judge_isolation)
+def whatever_does_not_answer_is_killed(patch):
+    """As if the time that a request takes told whether its worker stands still."""
+
+    def look_after(incarnation):
+        if incarnation.backlog.executing():
+            incarnation._still += 1
+            if incarnation._still == 2:
+                incarnation.worker.kill()
+
+    patch.setattr(Incarnation, "look_after", look_after)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.__name__)

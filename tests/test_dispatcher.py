@@ -4,19 +4,21 @@ from collections import Counter
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from messages import whole
 
 from trio_dirty import NoWorkersAvailableError, PoolBusyError
 from trio_dirty._dispatcher import Dispatcher
 from trio_dirty._keys import OnlySlot
+from trio_dirty._routing import highest_random_weight
 from trio_dirty._targets import AppPath, Target
 
 CARRIES = [{0}, {0, 1}, {0, 1}, {1}]
-"""The apps of each slot. The app None, of plain functions, every slot carries."""
+"""The apps of each slot at first. The app None, of plain functions, every slot carries."""
 
 APPS = [None, 0, 1]
-SLOTS = range(len(CARRIES))
+KEYS = ["a", "b"]
+INDICES = range(len(CARRIES) + 2)
 
 TARGETS = {
     None: Target(None, None, "function", b""),
@@ -63,130 +65,297 @@ class Slot:
             self.queue.remove(request)
 
 
-def carriers(app):
-    return [slot for slot in SLOTS if app is None or app in CARRIES[slot]]
-
-
 def in_order(requests):
     return sorted(requests, key=lambda request: request.number)
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """Requests come and leave, slots become ready, send, are lost and fail."""
-
-    dispatcher_type = Dispatcher
+    """Requests come and leave; slots become ready, send, are lost, fail, are revived, gain an
+    app, come and go.
+    """
 
     def __init__(self):
         super().__init__()
         self.left = []
-        self.slots = [Slot(index, apps) for index, apps in enumerate(CARRIES)]
-        self.dispatcher = self.dispatcher_type(self.slots, [0, 1], self.left.append)
+        self.slots = {index: Slot(index, apps) for index, apps in enumerate(CARRIES)}
+        self.dispatcher = Dispatcher(self.slots.values(), [0, 1], self.left.append)
         self.accepted = 0
         # The model.
         self.ready = set()
-        self.causes = {}  # of the failed slots, in the order of failure
-        self.queues = {slot: [] for slot in SLOTS}
+        self.failed = set()
+        self.causes = {}  # by app, of the latest failure
+        self.queues = {slot: [] for slot in self.slots}
         self.waiting = []
         self.withdrawn = []
         self.last = {}  # the slot that was given an app's last request
         self.given = {app: Counter() for app in APPS}  # since the app's ready slots changed
+        # Of each app and key: where it is, what of it has not ended, and what is to follow it.
+        self.places = {}
+        self.begun = []
+        self.moving = []
+        self.latest_begun = {}
+
+    def carriers(self, app):
+        return [
+            index
+            for index, slot in sorted(self.slots.items())
+            if (app is None or app in slot.carries) and index not in self.failed
+        ]
 
     def ready_carriers(self, app):
-        return [slot for slot in carriers(app) if slot in self.ready]
+        return [slot for slot in self.carriers(app) if slot in self.ready]
 
-    def is_hopeless(self, app):
-        return all(slot in self.causes for slot in carriers(app))
+    def apps_of(self, index):
+        return [None, *sorted(self.slots[index].carries)]
 
-    def ready_slots_change_by(self, slot):
-        self.ready ^= {slot}
-        for app in APPS:
-            if slot in carriers(app):
-                self.given[app].clear()
+    def not_ready(self):
+        return sorted(self.slots.keys() - self.ready - self.failed)
 
-    def accept(self, request):
+    def ready_slots_change(self, apps):
+        for app in apps:
+            self.given[app].clear()
+
+    def route(self, request, give):
         app = request.app
-        if ready := self.ready_carriers(app):
+        if not self.carriers(app):
+            cause = self.causes.get(app)
+            why = "the only slot that could take it leaves the pool"
+            if cause is not None:
+                why = f"every slot that could take it has failed; the last because: {cause}"
+            message = f"no worker is available for {request.target}: {why}"
+            with pytest.raises(NoWorkersAvailableError, match=whole(message)) as caught:
+                give(request)
+            assert caught.value.__cause__ is cause
+            return
+        if request.key is not None:
+            self.route_by_key(request)
+        elif ready := self.ready_carriers(app):
             behind = [slot for slot in ready if slot > self.last.get(app, -1)]
             turn = self.last[app] = (behind or ready)[0]
             self.given[app][turn] += 1
             self.queues[turn].append(request)
-            self.dispatcher.accept(request)
-        elif self.is_hopeless(app):
-            cause = [self.causes[slot] for slot in self.causes if slot in carriers(app)][-1]
-            message = (
-                f"no worker is available for {request.target}: every slot that could take it "
-                f"has failed; the last because: {cause}"
-            )
-            with pytest.raises(NoWorkersAvailableError, match=whole(message)) as caught:
-                self.dispatcher.accept(request)
-            assert caught.value.__cause__ is cause
         else:
             self.waiting.append(request)
-            self.dispatcher.accept(request)
+        give(request)
 
-    @rule(app=st.sampled_from(APPS), count=st.integers(1, 10))
-    def requests_come(self, app, count):
-        for _ in range(count):
-            self.accept(Request(self.accepted, app))
-            self.accepted += 1
+    def route_by_key(self, request):
+        way = request.app, request.key
+        several = self.carriers(request.app)
+        slot, _ = self.places.get(way) or (None, None)
+        if slot is None:
+            slot = self.slots[highest_random_weight(hash(request.key), several)]
+        if self.slots.get(slot.index) is not slot or slot.index not in several:
+            self.moving.append(request)
+            return
+        followers = [r for r in self.moving if (r.app, r.key) == way]
+        self.moving = [r for r in self.moving if r not in followers]
+        for each in in_order([*followers, request]):
+            self.places.setdefault(way, (slot, []))[1].append(each)
+            self.queues[slot.index].append(each)
 
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def a_waiting_request_leaves(self, data):
-        request = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-        self.withdrawn.append(request)
-        self.dispatcher.withdraw(request)
+    def unplace(self, request):
+        way = request.app, request.key
+        self.places[way][1].remove(request)
+        if not self.places[way][1]:
+            del self.places[way]
 
-    @precondition(lambda self: any(self.queues.values()))
-    @rule(data=st.data())
-    def a_slot_sends(self, data):
-        slot = data.draw(st.sampled_from([slot for slot in SLOTS if self.queues[slot]]))
-        assert self.slots[slot].queue.pop(0) is self.queues[slot].pop(0)
+    def release(self, request):
+        self.unplace(request)
+        way = request.app, request.key
+        if way not in self.places:
+            followers = in_order(r for r in self.moving if (r.app, r.key) == way)
+            self.moving = [r for r in self.moving if r not in followers]
+            for each in followers:
+                self.route_by_key(each)
+        self.dispatcher.release(request)
 
-    @precondition(lambda self: len(self.ready) + len(self.causes) < len(SLOTS))
-    @rule(data=st.data())
-    def a_slot_becomes_ready(self, data):
-        slot = data.draw(st.sampled_from(sorted({*SLOTS} - self.ready - {*self.causes})))
-        apps = [app for app in APPS if slot in carriers(app)]
+    def pass_on(self, slot, keeps):
+        """Do what a slot does with what it has been given and has not sent."""
+        unbegun, self.queues[slot.index] = self.queues[slot.index], []
+        kept = [request for request in unbegun if keeps and request.key is not None]
+        self.queues[slot.index] = kept
+        slot.queue = [*kept]
+        unbegun = [request for request in unbegun if request not in kept]
+        for request in unbegun:
+            if request.key is not None:
+                self.unplace(request)
+                self.dispatcher.unplace(request)
+        for request in in_order(unbegun):
+            self.route(request, self.dispatcher.route)
+
+    def take_part(self, index, apps):
+        """Give a slot its share of what already waits."""
         taken = [request for request in self.waiting if request.app in apps]
         self.waiting = [request for request in self.waiting if request not in taken]
         for app in apps:
-            others = self.ready_carriers(app)
+            others = [other for other in self.ready_carriers(app) if other != index]
             for other in others:
-                present = [request for request in self.queues[other] if request.app == app]
+                present = [r for r in self.queues[other] if r.app == app and r.key is None]
                 share = present[len(others) :: len(others) + 1]
                 taken += share
                 self.queues[other] = [r for r in self.queues[other] if r not in share]
-        self.queues[slot] = in_order(taken)
-        self.ready_slots_change_by(slot)
-        self.dispatcher.ready(self.slots[slot])
+        self.queues[index] += in_order(taken)
+        self.ready_slots_change(apps)
 
-    @precondition(lambda self: self.ready)
-    @rule(data=st.data())
-    def a_slot_is_lost(self, data):
-        slot = data.draw(st.sampled_from(sorted(self.ready)))
-        self.ready_slots_change_by(slot)
-        self.dispatcher.lost(self.slots[slot])
-        unbegun, self.queues[slot] = self.queues[slot], []
-        self.slots[slot].queue.clear()
-        for request in in_order(unbegun):
-            self.accept(request)
-
-    @precondition(lambda self: len(self.ready) + len(self.causes) < len(SLOTS))
-    @rule(data=st.data())
-    def a_lost_slot_fails(self, data):
-        slot = data.draw(st.sampled_from(sorted({*SLOTS} - self.ready - {*self.causes})))
-        cause = self.causes[slot] = OSError(f"slot {slot} is broken")
-        hopeless = self.dispatcher.failed(self.slots[slot], cause)
-        expected = [request for request in self.waiting if self.is_hopeless(request.app)]
+    def expect_hopeless(self, hopeless):
+        expected = [r for r in self.waiting + self.moving if not self.carriers(r.app)]
         assert in_order(hopeless) == in_order(expected)
         self.waiting = [request for request in self.waiting if request not in expected]
-        assert self.dispatcher.last_cause(None) is (cause if self.is_hopeless(None) else None)
+        self.moving = [request for request in self.moving if request not in expected]
+
+    # Requests
+
+    @initialize(ready=st.sets(st.sampled_from(range(len(CARRIES)))))
+    def the_pool_is_opened(self, ready):
+        for index in sorted(ready):
+            self.ready.add(index)
+            self.dispatcher.ready(self.slots[index])
+
+    @rule(app=st.sampled_from(APPS), count=st.integers(1, 10))
+    def requests_come(self, app, count):
+        self.come(app, None, count)
+
+    @rule(app=st.sampled_from([None, 0]), key=st.sampled_from(KEYS), count=st.integers(1, 5))
+    def requests_with_a_key_come(self, app, key, count):
+        self.come(app, key, count)
+
+    def come(self, app, key, count):
+        for _ in range(count):
+            self.route(Request(self.accepted, app, key), self.dispatcher.accept)
+            self.accepted += 1
+
+    @precondition(lambda self: self.waiting or self.moving)
+    @rule(data=st.data())
+    def a_waiting_request_leaves(self, data):
+        request = data.draw(st.sampled_from(self.waiting + self.moving))
+        (self.waiting if request.key is None else self.moving).remove(request)
+        self.withdrawn.append(request)
+        assert self.dispatcher.withdraw(request)
+
+    @precondition(lambda self: any(self.queues[slot] for slot in self.ready))
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def a_slot_sends(self, data, count):
+        self.send(data, count)
+
+    @precondition(lambda self: any(r.key for i in self.ready for r in self.queues[i]))
+    @rule(data=st.data())
+    def a_slot_sends_all(self, data):
+        self.send(data, 1000)
+
+    def send(self, data, count):
+        index = data.draw(st.sampled_from([i for i in sorted(self.ready) if self.queues[i]]))
+        slot = self.slots[index]
+        for _ in range(min(count, len(slot.queue))):
+            request = slot.queue.pop(0)
+            assert request is self.queues[index].pop(0)
+            if request.key is not None:
+                way = request.app, request.key
+                assert self.latest_begun.get(way, -1) < request.number
+                self.latest_begun[way] = request.number
+                self.begun.append(request)
+
+    @precondition(lambda self: self.begun)
+    @rule(data=st.data())
+    def a_request_with_a_key_ends(self, data):
+        request = data.draw(st.sampled_from(self.begun))
+        self.begun.remove(request)
+        self.release(request)
+
+    @precondition(lambda self: any(r.key for queue in self.queues.values() for r in queue))
+    @rule(data=st.data())
+    def a_request_with_a_key_leaves(self, data):
+        queued = [r for queue in self.queues.values() for r in queue if r.key is not None]
+        request = data.draw(st.sampled_from(in_order(queued)))
+        self.queues[request.place.index].remove(request)
+        request.place.queue.remove(request)
+        self.release(request)
 
     @rule()
     def let_go(self):
-        assert in_order(self.dispatcher.let_go()) == in_order(self.waiting)
+        assert in_order(self.dispatcher.let_go()) == in_order(self.waiting + self.moving)
         self.waiting.clear()
+        self.moving.clear()
+
+    # Slots
+
+    @precondition(lambda self: self.not_ready())
+    @rule(data=st.data(), gained=st.sets(st.sampled_from([0, 1]), max_size=1))
+    def a_slot_becomes_ready(self, data, gained):
+        index = data.draw(st.sampled_from(self.not_ready()))
+        slot = self.slots[index]
+        slot.carries |= gained
+        self.take_part(index, self.apps_of(index))
+        self.ready.add(index)
+        self.dispatcher.ready(slot)
+
+    @precondition(lambda self: self.ready)
+    @rule(data=st.data(), app=st.sampled_from([0, 1]))
+    def a_ready_slot_gains_an_app(self, data, app):
+        index = data.draw(st.sampled_from(sorted(self.ready)))
+        slot = self.slots[index]
+        gained = {app} - slot.carries
+        slot.carries |= gained
+        self.take_part(index, gained)
+        self.dispatcher.gained(slot, gained)
+
+    @precondition(lambda self: self.ready)
+    @rule(data=st.data(), dies=st.booleans())
+    def a_slot_is_lost(self, data, dies):
+        index = data.draw(st.sampled_from(sorted(self.ready)))
+        slot = self.slots[index]
+        self.ready.remove(index)
+        self.ready_slots_change(self.apps_of(index))
+        self.dispatcher.lost(slot)
+        if dies:
+            for request in [request for request in self.begun if request.place is slot]:
+                self.begun.remove(request)
+                self.release(request)
+        self.pass_on(slot, keeps=True)
+
+    @precondition(lambda self: self.not_ready())
+    @rule(data=st.data())
+    def a_lost_slot_fails(self, data):
+        index = data.draw(st.sampled_from(self.not_ready()))
+        slot = self.slots[index]
+        cause = OSError(f"slot {index} is broken")
+        self.failed.add(index)
+        self.causes.update(dict.fromkeys(self.apps_of(index), cause))
+        self.expect_hopeless(self.dispatcher.failed(slot, cause))
+        self.pass_on(slot, keeps=False)
+
+    @precondition(lambda self: self.failed)
+    @rule(data=st.data(), gained=st.sets(st.sampled_from([0, 1]), max_size=1))
+    def a_failed_slot_is_revived(self, data, gained):
+        index = data.draw(st.sampled_from(sorted(self.failed)))
+        self.failed.remove(index)
+        self.slots[index].carries |= gained
+        self.dispatcher.revive(self.slots[index])
+
+    @precondition(lambda self: len(self.slots) < len(INDICES))
+    @rule(data=st.data(), apps=st.sets(st.sampled_from([0, 1])))
+    def a_slot_is_added(self, data, apps):
+        # The index of one that has been removed is free when nothing of that is left.
+        taken = self.slots.keys() | {slot.index for slot, _ in self.places.values()}
+        free = [index for index in INDICES if index not in taken]
+        if free:
+            index = data.draw(st.sampled_from(free))
+            slot = self.slots[index] = Slot(index, apps)
+            self.queues[index] = []
+            self.dispatcher.add(slot)
+
+    @precondition(lambda self: len(self.slots) > 1)
+    @rule(data=st.data())
+    def a_slot_is_removed(self, data):
+        index = data.draw(st.sampled_from(sorted(self.slots)))
+        self.ready_slots_change(self.apps_of(index) if index in self.ready else [])
+        self.ready.discard(index)
+        self.failed.discard(index)
+        slot = self.slots.pop(index)
+        self.expect_hopeless(self.dispatcher.remove(slot))
+        self.pass_on(slot, keeps=False)
+        assert slot.queue == self.queues.pop(index) == []
+
+    # What holds
 
     @invariant()
     def numbers_given_differ_by_at_most_one(self):
@@ -196,18 +365,25 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_slot_has_what_the_rules_give_it(self):
-        for slot in self.slots:
-            assert slot.queue == self.queues[slot.index]
+        for index, slot in self.slots.items():
+            assert slot.queue == self.queues[index]
             assert all(request.place is slot for request in slot.queue)
 
     @invariant()
     def those_wait_that_no_slot_can_take_yet(self):
         waiting = [r for queue in self.dispatcher._waiting.values() for r in queue]
         assert in_order(waiting) == in_order(self.waiting)
-        assert len(self.dispatcher) == len(self.waiting)
-        assert all(request.place is self.dispatcher for request in self.waiting)
+        assert len(self.dispatcher) == len(self.waiting) + len(self.moving)
+        assert all(r.place is self.dispatcher for r in self.waiting + self.moving)
         assert not any(self.ready_carriers(request.app) for request in self.waiting)
-        assert not any(self.is_hopeless(request.app) for request in self.waiting)
+        assert all(self.carriers(request.app) for request in self.waiting + self.moving)
+
+    @invariant()
+    def what_follows_waits_for_the_end_of_what_it_follows(self):
+        for way, queue in self.dispatcher._moving.items():
+            assert [*queue] == in_order(r for r in self.moving if (r.app, r.key) == way)
+        assert all((r.app, r.key) in self.places for r in self.moving)
+        assert len(self.dispatcher._keys) == len(self.places)
 
     @invariant()
     def each_that_leaves_is_told_of_once(self):
@@ -263,13 +439,56 @@ def test_the_least_loaded_is_taken_and_turns_decide_between_equals():
     for slot in slots:
         dispatcher.ready(slot)
     fill(slots, 2, 1, 1)
+    for slot in slots:
+        dispatcher.load_changed(slot)
     assert [accept(dispatcher).index for _ in range(6)] == [1, 2, 0, 1, 2, 0]
+
+
+class LoadMachine(RuleBasedStateMachine):
+    """Loads change and slots come and go: it is always the least of those that are ready."""
+
+    slots_of = st.integers(0, 69)
+
+    def __init__(self):
+        super().__init__()
+        self.slots = [Slot(index, {0} if index % 3 else {0, 1}) for index in range(70)]
+        self.dispatcher = Dispatcher(self.slots, [0, 1], list, routing="least_loaded")
+        self.ready = set()
+        self.last = {0: -1, 1: -1}
+
+    @rule(index=slots_of)
+    def comes_or_goes(self, index):
+        (self.dispatcher.lost if index in self.ready else self.dispatcher.ready)(self.slots[index])
+        self.ready ^= {index}
+
+    @rule(index=slots_of, load=st.integers(0, 3))
+    def has_another_load(self, index, load):
+        self.slots[index].queue = [Request(0, None, "stays")] * load
+        self.dispatcher.load_changed(self.slots[index])
+
+    @precondition(lambda self: any(index % 3 == 0 for index in self.ready))
+    @rule(app=st.sampled_from([0, 1]), times=st.integers(1, 9))
+    def is_chosen(self, app, times):
+        for _ in range(times):
+            able = sorted(each for each in self.ready if app in self.slots[each].carries)
+            in_turn = sorted(able, key=lambda index: index <= self.last[app])
+            chosen = min(in_turn, key=lambda index: self.slots[index].load)
+            request = Request(0, app)
+            self.dispatcher.accept(request)
+            assert request.place is self.slots[chosen]
+            request.key = "stays"  # so that nobody who comes takes it away
+            self.last[app] = chosen
+
+
+test_the_least_loaded_is_found_among_many = LoadMachine.TestCase
 
 
 def test_those_that_are_not_ready_do_not_count():
     slots, dispatcher = three(routing="least_loaded")
     dispatcher.ready(slots[1])
     fill(slots, 0, 5, 0)
+    for slot in slots:
+        dispatcher.load_changed(slot)
     assert accept(dispatcher) is slots[1]
     dispatcher.lost(slots[1])
     assert accept(dispatcher) is dispatcher
@@ -334,7 +553,7 @@ def test_a_key_moves_when_its_slot_has_failed():
     place = accept(dispatcher, key="user")
     (request,) = place.queue
     dispatcher.failed(place, RuntimeError("no"))
-    dispatcher.release(request)
+    dispatcher.unplace(request)
     dispatcher.route(request)
     assert request.place is not place
     assert accept(dispatcher, key="user") is request.place
@@ -342,6 +561,80 @@ def test_a_key_moves_when_its_slot_has_failed():
         dispatcher.failed(slot, RuntimeError("no"))
     with pytest.raises(NoWorkersAvailableError, match="the last because: no"):
         accept(dispatcher, key="another")
+
+
+def test_what_moves_is_begun_in_order_whatever_comes_back_in_between():
+    _, dispatcher = three()
+    first, late, early = (Request(number, 0, "user") for number in (0, 2, 1))
+    dispatcher.accept(first)
+    home = first.place
+    home.queue.clear()
+    dispatcher.remove(home)
+    for request in (late, early):
+        dispatcher.route(request)
+        assert request.place is dispatcher
+    dispatcher.release(first)
+    assert early.place is late.place is not home
+    assert late.place.queue == [early, late]
+
+
+def test_what_waits_to_move_goes_before_what_comes_when_its_slot_is_revived():
+    _, dispatcher = three()
+    requests = [Request(number, 0, "user") for number in range(3)]
+    dispatcher.accept(requests[0])
+    home = requests[0].place
+    home.queue.clear()
+    dispatcher.failed(home, RuntimeError("no"))
+    dispatcher.accept(requests[1])
+    assert requests[1].place is dispatcher, "its slot still executes one, but takes no more"
+    dispatcher.revive(home)
+    dispatcher.accept(requests[2])
+    assert home.queue == requests[1:]
+
+
+def test_a_slot_that_has_left_cannot_fail_the_one_that_has_its_index_now():
+    slots, dispatcher = three()
+    dispatcher.remove(slots[2])
+    assert dispatcher.failed(slots[2], RuntimeError("no")) == []
+    successor = Slot(2, {0})
+    dispatcher.add(successor)
+    assert dispatcher.failed(slots[2], RuntimeError("no")) == []
+    assert dispatcher.carriers(0) == [0, 1, 2]
+
+
+def test_what_waits_to_move_is_hopeless_when_the_last_slot_fails():
+    slots, dispatcher = three()
+    place = accept(dispatcher, key="user")
+    dispatcher.remove(place)
+    request = Request(100, 0, "user")
+    dispatcher.accept(request)
+    one, other = (slot for slot in slots if slot is not place)
+    assert dispatcher.failed(one, RuntimeError("no")) == []
+    assert dispatcher.failed(other, RuntimeError("no")) == [request]
+    assert len(dispatcher) == 0
+
+
+def test_what_waits_to_move_takes_room():
+    _, dispatcher = three(max_queue=2)
+    place = accept(dispatcher, key="user")
+    dispatcher.remove(place)
+    assert [accept(dispatcher, key="user") for _ in range(2)] == [dispatcher] * 2
+    message = (
+        "the pool is busy: every slot that could take apps:App0.act has max_queue=2 requests "
+        "that have not begun"
+    )
+    with pytest.raises(PoolBusyError, match=whole(message)):
+        accept(dispatcher, key="user")
+
+
+def test_what_is_removed_when_all_the_others_have_failed_leaves_nobody_waiting():
+    slots, dispatcher = three()
+    dispatcher.failed(slots[0], RuntimeError("no"))
+    dispatcher.failed(slots[1], RuntimeError("never"))
+    request = Request(0, 0)
+    dispatcher.accept(request)
+    assert dispatcher.remove(slots[2]) == [request]
+    assert len(dispatcher) == 0
 
 
 def test_a_key_that_no_slot_can_take_is_hopeless_and_not_busy():

@@ -16,12 +16,13 @@ seconds = st.integers(0, 10**12).map(lambda microseconds: microseconds / 1e6)
 
 
 def summary_of(*parts):
-    durations = []
+    total = Durations()
     for part in parts:
-        durations.append(Durations())
+        durations = Durations()
         for waiting, execution in part:
-            durations[-1].add(waiting, execution)
-    return Durations.summarise(durations)
+            durations.add(None, waiting, execution)
+        total.absorb(durations)
+    return total.summary()
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[], []]])
@@ -53,8 +54,8 @@ def nearly_sorted(values):
 def test_no_percentile_is_above_the_longest():
     durations = Durations()
     for seconds in [0.0] * 6 + [817466.3948583604] * 2:
-        durations.add(seconds, seconds)
-    waiting, _ = Durations.summarise([durations])
+        durations.add(0, seconds, seconds)
+    waiting, _ = durations.summary()
     assert max(waiting.p50, waiting.p95, waiting.p99) == waiting.max == 817466.3948583604
 
 
@@ -83,11 +84,11 @@ def test_percentiles_of_many_are_close(workers):
 
 def test_a_summary_changes_nothing_and_may_be_repeated():
     durations = Durations()
-    durations.add(1.0, 2.0)
-    first = Durations.summarise([durations])
-    assert Durations.summarise([durations]) == first
-    durations.add(1.0, 2.0)
-    assert [found.count for found in Durations.summarise([durations])] == [2, 2]
+    durations.add(0, 1.0, 2.0)
+    first = durations.summary()
+    assert durations.summary() == first
+    durations.add(0, 1.0, 2.0)
+    assert [found.count for found in durations.summary()] == [2, 2]
 
 
 def test_durations_are_digested_by_the_hundreds(monkeypatch):
@@ -105,7 +106,7 @@ def test_durations_are_digested_by_the_hundreds(monkeypatch):
     monkeypatch.setattr(_durations, "TDigest", Digest)
     durations = Durations()
     for number in range(3 * PENDING_LIMIT - 1):
-        durations.add(number, -number)
+        durations.add(7, number, -number)
     first, second = range(PENDING_LIMIT), range(PENDING_LIMIT, 2 * PENDING_LIMIT)
     assert [digest.centroids for digest in digests] == [CENTROIDS, CENTROIDS]
     assert digests[0].batches == [list(first), list(second)]
@@ -122,3 +123,23 @@ def test_a_summary_takes_constant_memory(monkeypatch):
     monkeypatch.setattr(_durations, "TDigest", digest)
     summary_of([], [(1.0, 2.0)])
     assert set(made) == {CENTROIDS}
+
+
+apps = st.sampled_from([None, 0, 1])
+
+
+@given(st.lists(st.tuples(apps, seconds, seconds)), st.lists(st.tuples(apps, seconds, seconds)))
+def test_apps_are_told_apart_and_add_up(some, more):
+    durations, others = Durations(), Durations()
+    for request in some:
+        durations.add(*request)
+    for request in more:
+        others.add(*request)
+    durations.absorb(others)
+    everything = some + more
+    for app in (None, 0, 1):
+        waiting, execution = durations.summary(app)
+        assert waiting.count == execution.count == sum(of == app for of, _, _ in everything)
+    assert durations.summary()[1].count == len(everything)
+    assert math.isclose(durations.seconds, sum(seconds for _, _, seconds in everything))
+    assert others.summary()[0].count == len(more), "what is absorbed is not taken away"

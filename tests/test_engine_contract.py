@@ -27,8 +27,12 @@ def engine(request):
     return SimEngine(Long()) if request.param is SimEngine else ProcessEngine()
 
 
-def blueprint(qualname="Counter", worker=5, module="apps"):
-    return Blueprint(slot=3, worker=worker, apps=((0, AppPath(module, qualname)),))
+def blueprint(worker=5):
+    return Blueprint(slot=3, worker=worker)
+
+
+def paths(qualname="Counter", module="apps"):
+    return [(0, AppPath(module, qualname))]
 
 
 def ask(number, action, *args, kind=wire.REQUEST):
@@ -78,7 +82,7 @@ def go_on(engine, worker):
 
 async def test_requests_are_executed_in_order_by_one_instance(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(n, "add", 10) for n in range(5)])
         await worker.send([ask(n, "add", 1) for n in range(5, 8)])
         replies = await answers(worker, 8)
@@ -89,7 +93,7 @@ async def test_requests_are_executed_in_order_by_one_instance(engine):
 
 async def test_an_action_knows_its_worker(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "info")])
         ((_, _, _, info),) = await answers(worker, 1)
     assert WorkerInfo(*info) == WorkerInfo(3, 5, worker.pid)
@@ -97,7 +101,7 @@ async def test_an_action_knows_its_worker(engine):
 
 async def test_an_exception_is_a_reply_with_the_remote_traceback(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "fail", "lost key")])
         ((_, _, error, _),) = await answers(worker, 1)
     assert type(error) is LookupError
@@ -116,7 +120,7 @@ async def test_an_argument_that_cannot_be_unpickled_fails_its_request_only(
     engine, argument, kind, text
 ):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "echo", argument()), ask(1, "add")])
         (_, seconds, error, _), (_, _, none, count) = await answers(worker, 2)
     assert (type(error), str(error)) == (kind, text)
@@ -129,7 +133,7 @@ async def test_large_values_cross_in_both_directions(engine):
     pickled = pickle.dumps(((value,), {}))
     frames = wire.large_frame(wire.REQUEST, 7, [pickled], target=pickle.dumps((0, "echo")))
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.send, frames)
             ((number, _, error, result),) = await answers(worker, 1)
@@ -141,7 +145,7 @@ async def test_large_values_cross_in_both_directions(engine):
 
 async def test_what_is_withdrawn_before_it_begins_is_skipped(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "nap", 0.2), ask(1, "add", 1), ask(2, "add", 1)])
         await worker.send([wire.frame(wire.WITHDRAW, 1)])
         replies = await answers(worker, 3)
@@ -163,7 +167,7 @@ async def streamed(worker, count):
 
 async def test_a_stream_is_answered_chunk_by_chunk_and_then_at_its_end(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "numbers", 3, kind=wire.STREAM), ask(1, "add")])
         *chunks, end, behind = await streamed(worker, 5)
     assert chunks == [(n, len(pickle.dumps(n, 5))) for n in range(3)]
@@ -173,7 +177,7 @@ async def test_a_stream_is_answered_chunk_by_chunk_and_then_at_its_end(engine):
 
 async def test_a_stream_waits_for_credit_and_goes_on_with_it(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
         first = await streamed(worker, CHUNKS_AHEAD)
         await trio.testing.wait_all_tasks_blocked()
@@ -186,7 +190,7 @@ async def test_a_stream_waits_for_credit_and_goes_on_with_it(engine):
 
 async def test_a_stream_whose_reader_leaves_is_closed_and_the_next_is_served(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
         await streamed(worker, CHUNKS_AHEAD)
         await worker.send([wire.frame(wire.WITHDRAW, 0), ask(1, "add", 0)])
@@ -202,7 +206,7 @@ async def test_a_stream_whose_reader_leaves_is_closed_and_the_next_is_served(eng
 )
 async def test_an_interrupt_is_raised_in_the_action_that_it_names(engine, reason, kind):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "nap", 1_000), ask(1, "add")])
         await trio.testing.wait_all_tasks_blocked()
         await worker.send([wire.pair_frame(wire.INTERRUPT, 0, reason, 0)])
@@ -214,7 +218,7 @@ async def test_an_interrupt_is_raised_in_the_action_that_it_names(engine, reason
 
 async def test_an_interrupt_for_another_request_hits_nobody(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "add")])
         await answers(worker, 1)
         await worker.send([wire.pair_frame(wire.INTERRUPT, 0, SOFT_TIMEOUT, 0), ask(1, "nap", 0.1)])
@@ -225,7 +229,7 @@ async def test_an_interrupt_for_another_request_hits_nobody(engine):
 
 async def test_held_it_answers_nothing_more_until_it_is_released(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "add")])
         await answers(worker, 1)
         await worker.hold()
@@ -239,7 +243,7 @@ async def test_held_it_answers_nothing_more_until_it_is_released(engine):
 
 async def test_held_what_it_had_answered_can_be_read(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "add")])
         with trio.fail_after(30):
             while not worker.unread():
@@ -253,9 +257,37 @@ async def test_held_what_it_had_answered_can_be_read(engine):
         assert worker.exit().exitcode == -9
 
 
+async def test_several_lanes_execute_at_a_time_and_close_together(engine):
+    """All but the first are answered while that one is executed."""
+    async with engine.start(Blueprint(slot=3, worker=5, lanes=2)) as worker:
+        await worker.boot(paths())
+        await worker.send([ask(0, "nap", 0.5), *(ask(n, "add") for n in range(1, 6))])
+        await worker.send([wire.frame(wire.CLOSE)])
+        replies = await until_end(worker)
+        assert [(r[0], r[3]) for r in replies] == [*((n, n) for n in range(1, 6)), (0, 0.5)]
+        assert worker.exit().exitcode == 0
+
+
+async def test_each_lane_hears_what_is_said_of_its_request(engine):
+    async with engine.start(Blueprint(slot=3, worker=5, lanes=3)) as worker:
+        await worker.boot(paths())
+        await worker.send([ask(n, "numbers", 5_000, kind=wire.STREAM) for n in (0, 1)])
+        found = await streamed(worker, 2 * CHUNKS_AHEAD)
+        size = sum(size for _, size in found) // 2
+        await worker.send([wire.pair_frame(wire.CREDIT, 1, CHUNKS_AHEAD, size)])
+        await streamed(worker, CHUNKS_AHEAD // 2)
+        await worker.send([wire.frame(wire.WITHDRAW, 0), ask(2, "echo", "there")])
+        ends = []
+        with trio.fail_after(30):
+            while len(ends) < 2:
+                batch = await worker.receive()
+                ends += [reply for reply in batch if not isinstance(reply, Chunks)]
+        assert {end[0]: end[3] for end in ends} == {0: None, 2: "there"}
+
+
 async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(0, "add"), ask(1, "add"), wire.frame(wire.CLOSE)])
         replies = await until_end(worker)
         assert [r[3] for r in replies] == [1, 2]
@@ -265,7 +297,7 @@ async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):
 @pytest.mark.parametrize("requests", [0, 1])
 async def test_stopped_it_neither_answers_nor_closes_until_it_goes_on(engine, requests):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         stop(engine, worker)
         await worker.send([*(ask(n, "add") for n in range(requests)), wire.frame(wire.CLOSE)])
         with trio.move_on_after(0.05) as nothing_happens:
@@ -279,7 +311,7 @@ async def test_stopped_it_neither_answers_nor_closes_until_it_goes_on(engine, re
 
 async def test_stopped_it_can_be_killed(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         stop(engine, worker)
         await worker.send([ask(0, "add"), wire.frame(wire.CLOSE)])
         worker.kill()
@@ -291,8 +323,8 @@ async def test_a_close_that_raises_is_logged_and_the_exit_code_is_0(
     engine, caplog, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("BAD_LOG", str(tmp_path / "log"))
-    async with engine.start(blueprint("CloseRaises", module="apps_bad")) as worker:
-        await worker.wait_ready()
+    async with engine.start(blueprint()) as worker:
+        await worker.boot(paths("CloseRaises", module="apps_bad"))
         pid = worker.pid
         await worker.send([wire.frame(wire.CLOSE)])
         assert await until_end(worker) == []
@@ -307,7 +339,7 @@ async def test_a_close_that_raises_is_logged_and_the_exit_code_is_0(
 
 async def test_killed_it_ends_with_minus_9(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         pid = worker.pid
         worker.kill()
         assert await until_end(worker) == []
@@ -318,7 +350,7 @@ async def test_killed_it_ends_with_minus_9(engine):
 
 async def test_what_was_answered_before_the_end_is_read_before_it(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         await worker.send([ask(n, "add") for n in range(20)])
         first = await answers(worker, 1)
         worker.kill()
@@ -328,16 +360,16 @@ async def test_what_was_answered_before_the_end_is_read_before_it(engine):
 
 async def test_sending_to_the_dead_is_no_error(engine):
     async with engine.start(blueprint()) as worker:
-        await worker.wait_ready()
+        await worker.boot(paths())
         worker.kill()
         await until_end(worker)
         await worker.send([ask(0, "add")])
 
 
 async def test_an_app_that_cannot_boot(engine):
-    async with engine.start(blueprint("FailsToBoot")) as worker:
+    async with engine.start(blueprint()) as worker:
         with pytest.raises(AppLoadError, match="the apps of slot 3 could not boot") as caught:
-            await worker.wait_ready()
+            await worker.boot(paths("FailsToBoot"))
     assert "OSError: no such model" in str(caught.value)
 
 
@@ -346,13 +378,13 @@ async def test_leaving_the_block_early_ends_a_booting_worker(engine):
         pass
     async with engine.start(blueprint()) as worker:
         with trio.move_on_after(0):
-            await worker.wait_ready()
+            await worker.boot(paths())
 
 
 async def test_cancelling_the_block_ends_the_worker(engine):
     with trio.CancelScope() as scope:
         async with engine.start(blueprint()) as worker:
-            await worker.wait_ready()
+            await worker.boot(paths())
             scope.cancel()
             await trio.sleep_forever()
     assert worker.exit().exitcode == -9

@@ -50,6 +50,7 @@ async def test_the_life_of_a_request_that_returns(autojump_clock):
         ("request_given", 2, 0),
         ("request_begun", 2, 0, 0),
         ("request_ended", 2, "returned"),
+        ("worker_retired", 0, 0, "closing"),
         ("worker_exited", 0, 0, pid, 0),
         ("slot_closed", 0, None),
     ]
@@ -102,6 +103,7 @@ async def test_the_end_of_a_request_whose_worker_dies(autojump_clock):
         ("request_given", 1, 0),
         ("request_begun", 1, 0, 1),
         ("request_ended", 1, "returned"),
+        ("worker_retired", 0, 1, "closing"),
         ("worker_exited", 0, 1, second, 0),
         ("slot_closed", 0, None),
     ]
@@ -245,14 +247,16 @@ async def test_an_instrument_that_raises_is_dropped_and_nothing_else_comes_of_it
     setattr(bad, hook, fail)
     with caplog.at_level(logging.ERROR, "trio_dirty"):
         async with open_pool(
-            [Counter], workers=1, engine=SimEngine(), instruments=[bad, log]
+            [COUNTER], workers=1, engine=SimEngine(), instruments=[bad, log]
         ) as pool:
+            for slots in (2, 1):
+                await pool.resize(slots)
             for _ in range(2):
                 with trio.CancelScope() as scope:
                     scope.cancel()
                     await pool.run_sync(Counter.add)
-            assert await pool.run_sync(Counter.add) == 1
-            assert await pool.run_sync(Counter.add) == 2
+            assert await pool.execute(COUNTER, "add") == 1
+            assert await pool.execute(COUNTER, "add") == 2
     assert len(calls) == 1, "it was not told of anything more"
     (record,) = caplog.records
     assert record.getMessage() == f"the instrument <Bad> raised in {hook}, and has been dropped"
@@ -287,7 +291,7 @@ async def test_statistics_are_true_in_every_hook(autojump_clock):
             with pytest.raises(WorkerCrashedError):
                 await pool.run_sync(Counter.nap, 0)
     hooks = {hook for hook, _ in statistician.seen}
-    assert hooks == {*HOOKS} - {"slot_opened", "request_cancelled"}
+    assert hooks == {*HOOKS} - {"slot_opened", "slot_carries", "slot_leaving", "request_cancelled"}
     for hook, statistics in statistician.seen:
         assert statistics.queued + statistics.running <= 7, "nothing is counted twice"
         for worker in statistics.workers:

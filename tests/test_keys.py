@@ -4,6 +4,7 @@ from collections import Counter
 
 from hypothesis import given, strategies as st
 
+from trio_dirty import _keys
 from trio_dirty._keys import Keys, OnlySlot
 from trio_dirty._routing import highest_random_weight
 
@@ -55,6 +56,7 @@ def test_a_key_stays_where_requests_of_it_have_not_ended():
     several.end(0, "key")
     assert several.choose(0, "key", everywhere) == 3
     several.end(0, "key")
+    several.forget_choices()
     assert several.choose(0, "key", everywhere) != 3
     assert len(several) == 0
 
@@ -66,6 +68,63 @@ def test_other_keys_and_other_apps_do_not_count():
     assert several.choose(1, "key", everywhere) == Keys().choose(1, "key", everywhere) != 3
     assert several.choose(0, "other", everywhere) == Keys().choose(0, "other", everywhere)
     assert len(several) == 1
+
+
+class Slots(list):
+    """Slots that count how often they are looked at."""
+
+    looks = 0
+
+    def __iter__(self):
+        self.looks += 1
+        return super().__iter__()
+
+
+@given(st.lists(keys, unique_by=hash, max_size=20), slots)
+def test_what_was_chosen_is_remembered_until_slots_come_or_go(chosen, several):
+    found, several = Keys(), Slots(several)
+    first = [found.choose(0, key, several) for key in chosen]
+    assert first == [highest_random_weight(hash(key), several) for key in chosen]
+    looks = several.looks
+    assert [found.choose(0, key, several) for key in chosen] == first
+    assert several.looks == looks, "nothing is chosen twice"
+    found.forget_choices()
+    other = [500]
+    assert [found.choose(0, key, other) for key in chosen] == [500] * len(chosen)
+    assert len(found) == 0, "and what is remembered is no request"
+
+
+def test_of_each_app_its_own_choice_is_remembered():
+    found = Keys()
+    assert [found.choose(app, "key", [slot]) for app, slot in ((0, 3), (1, 5))] == [3, 5]
+    assert [found.choose(app, "key", range(9)) for app in (0, 1)] == [3, 5]
+
+
+def test_only_so_many_choices_are_remembered(monkeypatch):
+    monkeypatch.setattr(_keys, "CHOICES_LIMIT", 3)
+    found, several = Keys(), Slots(range(9))
+    for key in range(3):
+        found.choose(None, key, several)
+    for key in range(3):
+        found.choose(None, key, several)
+    assert several.looks == 3
+    for key in range(3, 100):
+        assert found.choose(None, key, several) == highest_random_weight(hash(key), range(9))
+        assert 1 <= len(found._choices) <= 3
+    assert several.looks == 100
+
+
+def test_the_place_of_a_key_is_heard_before_what_was_chosen():
+    found = Keys()
+    assert found.choose(0, "key", [3]) == 3
+    found.begin(0, "key", 5)
+    assert found.has(0, "key")
+    assert not found.has(1, "key")
+    assert not found.has(0, "other")
+    assert found.choose(0, "key", [3]) == 5
+    found.end(0, "key")
+    assert not found.has(0, "key")
+    assert found.choose(0, "key", [3]) == 3
 
 
 def test_a_slot_as_a_key_is_equal_to_itself_only():

@@ -47,6 +47,19 @@ def test_a_caller_that_leaves_is_seen_when_it_is_looked_for():
             link.lane.check_cancelled()
 
 
+def test_a_large_request_that_is_withdrawn_in_the_same_moment_blocks_nothing():
+    """All of it has arrived, and nobody will read its segments."""
+    with linked() as (ours, link):
+        frames = _wire.large_frame(_wire.REQUEST, 5, [bytes(100_000)], target=b"target")
+        ours.sendall(b"".join(frames) + _wire.frame(_wire.WITHDRAW, 5))
+        number, target, _, _, _ = link.next_request()
+        assert (number, target) == (5, None)
+        ours.sendall(_wire.frame(_wire.REQUEST, 6, b"arguments", target=b"target"))
+        link.look()
+        assert link._queue, "it is not parsed"
+        assert link.next_request()[:3] == [6, b"target", b"arguments"]
+
+
 def test_another_thread_does_not_read_what_the_worker_reads():
     looks = []
     lane = Lane(lambda: looks.append(threading.get_ident()))

@@ -8,10 +8,11 @@ from apps_bad import Bad, Duck
 from hypothesis import given, strategies as st
 from messages import whole
 
-from trio_dirty import Pool, open_pool
+from trio_dirty import App, Pool, open_pool
 from trio_dirty._instruments import Instrument, Instruments
 from trio_dirty._limits import Limits
 from trio_dirty._options import Options
+from trio_dirty._recycling import RecyclingLimits
 from trio_dirty._targets import AppPath
 
 TIMES = {
@@ -21,11 +22,13 @@ TIMES = {
 }
 
 times = st.sampled_from(sorted(TIMES))
+counts = st.sampled_from(["threads", "workers"])
 
 
 def checked(apps=(Bad,), **others):
     defaults = {
         "workers": 1,
+        "threads": 1,
         "routing": "round_robin",
         "max_queue": None,
         "timeout": math.inf,
@@ -34,6 +37,10 @@ def checked(apps=(Bad,), **others):
         "cancel_grace": 5,
         "boot_timeout": 60,
         "grace_period": 30,
+        "max_requests": None,
+        "max_requests_jitter": 0,
+        "max_memory": None,
+        "max_lifetime": math.inf,
         "instruments": (),
     }
     return Options.checked(apps, **{**defaults, **others})
@@ -90,22 +97,128 @@ def test_an_app_that_is_there_twice_is_refused(others):
         checked([Duck, Bad, *["apps_bad:Bad"] * others])
 
 
-@given(st.integers(1))
-def test_a_count_of_at_least_1_is_accepted(workers):
-    assert checked(workers=workers).workers == workers
+# By how many workers an app is carried
 
 
-@given(st.integers(max_value=0))
-def test_a_count_below_1_is_refused(workers):
-    with pytest.raises(ValueError, match=whole(f"workers must be at least 1, was {workers}")):
-        checked(workers=workers)
+Declared = None
+"""Where the classes of `declare` are found."""
 
 
-@pytest.mark.parametrize("workers", [True, False, 1.0, math.inf, math.nan, "1", None, [1]])
-def test_a_count_that_is_no_whole_number_is_refused(workers):
-    message = f"workers must be a whole number of at least 1, was {workers!r}"
+@pytest.fixture
+def declare(monkeypatch):
+    """Return what makes an app that declares so many workers."""
+
+    def declare(workers):
+        names = {"__module__": __name__, "workers": workers}
+        monkeypatch.setitem(globals(), "Declared", type("Declared", (App,), names))
+        return Declared
+
+    return declare
+
+
+@pytest.mark.parametrize(("workers", "limit"), [(None, math.inf), (1, 1), (3, 3), (10**9, 10**9)])
+def test_a_class_says_by_how_many_workers_it_is_carried(declare, workers, limit):
+    options = checked([Duck, declare(workers)])
+    assert options.app_limits == (math.inf, limit)
+
+
+def test_of_a_name_alone_only_a_worker_can_tell():
+    assert checked(["apps_bad:Bad", Duck]).app_limits == (None, math.inf)
+    assert checked([]).app_limits == ()
+
+
+@given(st.integers(1, 10**6))
+def test_a_number_behind_the_name_says_it(number):
+    options = checked([Duck, f"m:C.D:{number}", f"n:C:00{number}"])
+    assert options.apps[1:] == (AppPath("m", "C.D"), AppPath("n", "C"))
+    assert options.app_limits == (math.inf, number, number)
+
+
+def test_the_number_behind_the_name_is_heard_before_the_class(declare):
+    declare(3)
+    options = checked([f"{__name__}:Declared:2"])
+    assert options.app_limits == (2,)
+
+
+def test_it_may_be_more_than_there_are_workers(declare):
+    assert checked([declare(9), "m:C:9"], workers=2).app_limits == (9, 9)
+
+
+@pytest.mark.parametrize(
+    "number", ["0", "000", "-1", "+1", "x", "1.5", "٣", "²", "1_0", " 2", "1e3"]
+)
+def test_what_is_no_number_of_workers_is_refused(number):
+    message = (
+        "an app's workers, as in 'module:Class:2', must be a whole number of at least 1, "
+        f"was {number!r} in 'm:C:{number}'"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        checked([f"m:C:{number}"])
+
+
+@pytest.mark.parametrize("text", ["m:C:1:2", "m:C:", "m:C:x:1", "::", ":::"])
+def test_what_is_neither_path_nor_path_with_a_number_is_refused(text):
+    with pytest.raises(ValueError, match=whole(f"app path must read 'module:Class', was {text!r}")):
+        checked([text])
+
+
+@pytest.mark.parametrize("path", ["m:", ":C", "a b:C", "m:2"])
+def test_what_is_no_path_is_refused_with_a_number_too(path):
+    with pytest.raises(ValueError, match=whole(f"app path must read 'module:Class', was {path!r}")):
+        checked([f"{path}:2"])
+
+
+@pytest.mark.parametrize(
+    "apps",
+    [
+        ["apps_bad:Bad:1", "apps_bad:Bad:2"],
+        ["apps_bad:Bad:1", "apps_bad:Bad"],
+        [Bad, "apps_bad:Bad:1"],
+    ],
+)
+def test_an_app_that_is_there_twice_is_refused_whatever_its_number(apps):
+    message = "apps must differ, but apps_bad:Bad is there 2 times"
+    with pytest.raises(ValueError, match=whole(message)):
+        checked(apps)
+
+
+@pytest.mark.parametrize("workers", [True, False, 1.5, 1.0, math.inf, "2", [1]])
+def test_a_class_attribute_that_is_no_number_is_refused(declare, workers):
+    message = (
+        f"{__name__}:Declared.workers must be None or a whole number of at least 1, was "
+        f"{workers!r}: it says by how many workers the app is carried at most"
+    )
     with pytest.raises(TypeError, match=whole(message)):
-        checked(workers=workers)
+        checked([declare(workers)])
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_class_attribute_below_1_is_refused(declare, workers):
+    message = f"{__name__}:Declared.workers must be at least 1, was {workers}"
+    with pytest.raises(ValueError, match=whole(message)):
+        checked([declare(workers)])
+
+
+# Counts and times
+
+
+@given(counts, st.integers(1))
+def test_a_count_of_at_least_1_is_accepted(name, value):
+    assert getattr(checked(**{name: value}), name) == value
+
+
+@given(counts, st.integers(max_value=0))
+def test_a_count_below_1_is_refused(name, value):
+    with pytest.raises(ValueError, match=whole(f"{name} must be at least 1, was {value}")):
+        checked(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["threads", "workers"])
+@pytest.mark.parametrize("value", [True, False, 1.0, math.inf, math.nan, "1", None, [1]])
+def test_a_count_that_is_no_whole_number_is_refused(name, value):
+    message = f"{name} must be a whole number of at least 1, was {value!r}"
+    with pytest.raises(TypeError, match=whole(message)):
+        checked(**{name: value})
 
 
 @given(times, st.one_of(st.integers(1, 10**6), st.floats(0, exclude_min=True)))
@@ -119,6 +232,11 @@ def test_seconds_are_accepted(name, seconds):
 def test_no_limit_is_infinity_or_none(name):
     assert getattr(checked(**{name: math.inf}), name) == math.inf
     assert getattr(checked(**{name: None}), name) == math.inf
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_more_seconds_than_a_float_holds_are_no_limit(name):
+    assert getattr(checked(**{name: 10**400}), name) == math.inf
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, -0.0])
@@ -278,6 +396,32 @@ def test_a_max_queue_that_is_no_whole_number_is_refused(ask, max_queue):
 def test_a_max_queue_below_0_is_refused(max_queue):
     with pytest.raises(ValueError, match=whole(f"max_queue must be at least 0, was {max_queue}")):
         checked(max_queue=max_queue)
+
+
+BAD_RECYCLING = {
+    "max_requests": (0, ValueError, "max_requests must be at least 1, was 0"),
+    "max_requests_jitter": (
+        -1,
+        ValueError,
+        "max_requests_jitter must be at least 0, was -1",
+    ),
+    "max_memory": ("1G", TypeError, "max_memory must be a whole number of at least 1, was '1G'"),
+    "max_lifetime": (0, ValueError, "max_lifetime must be more than 0 seconds, was 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECYCLING)
+@pytest.mark.parametrize("ask", [checked_options, opened])
+def test_a_bad_limit_of_workers_is_refused(ask, name):
+    value, kind, message = BAD_RECYCLING[name]
+    with pytest.raises(kind, match=whole(message)):
+        ask(**{name: value})
+
+
+def test_limits_of_workers_are_kept():
+    assert checked().recycling == RecyclingLimits()
+    options = checked(max_requests=5, max_requests_jitter=2, max_memory=9, max_lifetime=3)
+    assert options.recycling == RecyclingLimits(5, 2, 9, 3.0)
 
 
 def test_routing_and_max_queue_are_kept():

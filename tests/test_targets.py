@@ -78,12 +78,27 @@ def test_a_path_is_written_as_it_is_read(module, qualname):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "m", "m.C", "m:", ":C", "a b:C", "a..b:C", "m:C:2", "m:C()", ".m:C", "m:C..D"]
+    "text",
+    [
+        *["", ":", "m", "m.C", "m:", ":C", "a b:C", "a..b:C", "m:C()", ".m:C", "m:C..D"],
+        *["m:2", "m:C:", "m:C:x", "m:C:-1", "m:C:1.5", "m:C: 2", "m::2", ":C:2", "m:C:1:2", "::2"],
+    ],
 )
 def test_what_does_not_read_as_a_path_is_refused(text):
     message = f"app path must read 'module:Class', was {text!r}"
     with pytest.raises(ValueError, match=whole(message)):
         AppPath.of(text)
+
+
+@pytest.mark.parametrize("number", ["0", "1", "02", "17", "٣"])
+@given(dotted, dotted)
+def test_a_path_with_workers_is_refused_and_the_one_without_is_shown(number, module, qualname):
+    message = (
+        f"app path must read 'module:Class', was '{module}:{qualname}:{number}': how many workers "
+        f"carry the app is for open_pool to know; write '{module}:{qualname}'"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        AppPath.of(f"{module}:{qualname}:{number}")
 
 
 @pytest.mark.parametrize("app", [Bad, Duck, Outer.Inner])
@@ -165,6 +180,17 @@ def test_an_app_of_another_pool_is_refused_by_name(apps, listed):
     message = f"apps_bad:Duck is not an app of this pool, which has {listed}"
     with pytest.raises(AppNotFoundError, match=whole(message)):
         targets(*apps).named(Duck, "quack")
+
+
+def test_how_many_workers_carry_an_app_is_no_part_of_a_call():
+    message = (
+        "app path must read 'module:Class', was 'apps_bad:Bad:2': how many workers carry the app "
+        "is for open_pool to know; write 'apps_bad:Bad'"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        targets(Bad).named("apps_bad:Bad:2", "echo")
+    with pytest.raises(ValueError, match=whole(message)):
+        targets(Bad).of_call("apps_bad:Bad:2", ("echo", 1), "stream")
 
 
 @pytest.mark.parametrize("app", [[], 17])

@@ -9,9 +9,11 @@ Decide: synchronous, knows nothing of trio and does no I/O.
     _routing     round-robin, the slot of a key, the share of a slot that becomes ready
     _keys        where the requests of a key are
     _dispatcher  gives requests to slots, or lets them wait for one
-    _backlog     what a slot has been given and has not ended, and what is sent when
+    _backlog     what a worker has been given and has not ended, and what is sent when
     _ledger      what a worker has been sent and may have begun; how much is sent ahead
     _oversight   what is to be done about requests that have begun, and when
+    _allocation  which slot carries which app
+    _recycling   when a worker is worn, and to be replaced
     _backoff     when the next worker of a slot may start
     _instruments what a pool tells of what happens in it
     _replies     a worker's frames as results and exceptions
@@ -26,8 +28,11 @@ Perform: trio. Each task has one job.
     _stream      a request whose results come one by one, and what its reader holds
     _broadcast   one call that every worker executes
     _supervisor  the slots of a pool, from the first worker's start to the last one's end
-    _slot        a slot's channel, its consumer, and the workers that succeed each other in it
-    _incarnation one worker of a slot, from its start to the settlement of what it leaves
+    _scaling     how many slots there are, and the renewal of their workers
+    _slot        a slot's channel, its consumer, and what it has been given
+    _succession  the workers that succeed each other in a slot
+    _wish        what a slot's next worker is wanted for
+    _incarnation one worker of a slot, from its taking over to the settlement of what it leaves
     _engine      the contract of what starts workers
     _processes   the engine whose workers are processes
     _frames      the pool's end of a worker's socket
@@ -41,6 +46,7 @@ Child: runs in the worker, and imports nothing that imports trio.
     _apps        the apps of a worker, and what may be called in it
     _execution   the execution of one request
     _lane        what is executed, and how it is interrupted
+    _lanes       several of them in one worker, each in a thread
     _outbox      outcomes as frames
     _link        the worker's end of its socket, tied to the life of the pool
     _app         the base class of apps
@@ -82,6 +88,8 @@ if TYPE_CHECKING:
     from ._options import Routing as Routing
     from ._pool import Pool as Pool
     from ._statistics import (
+        AppStatistics as AppStatistics,
+        Cause as Cause,
         PoolStatistics as PoolStatistics,
         WorkerStatistics as WorkerStatistics,
     )
@@ -91,6 +99,8 @@ _HOMES = {
     "App": "_app",
     "AppLoadError": "_errors",
     "AppNotFoundError": "_errors",
+    "AppStatistics": "_statistics",
+    "Cause": "_statistics",
     "ChunkChannel": "_stream",
     "DirtyError": "_errors",
     "Instrument": "_instruments",

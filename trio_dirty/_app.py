@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any, ClassVar, Protocol
 
     class AppLike(Protocol):
         """What a class must offer to be an app; inheriting `App` is one way to."""
@@ -33,6 +33,26 @@ def check_app(cls: object) -> None:
         )
 
 
+def declared_workers(cls: type) -> int | None:
+    """Return by how many workers an app wants to be carried at most; None for all.
+
+    Raises:
+        TypeError, ValueError: its attribute ``workers`` is no such number.
+    """
+    workers: object = getattr(cls, "workers", None)
+    if workers is None:
+        return None
+    name = f"{cls.__module__}:{cls.__qualname__}.workers"
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise TypeError(
+            f"{name} must be None or a whole number of at least 1, was {workers!r}: it says by "
+            "how many workers the app is carried at most"
+        )
+    if workers < 1:
+        raise ValueError(f"{name} must be at least 1, was {workers}")
+    return workers
+
+
 def _defines(cls: type, name: str) -> bool:
     # Not getattr: every class can be called itself, and so has a __call__.
     return any(callable(vars(base).get(name)) for base in cls.__mro__)
@@ -48,7 +68,14 @@ class App:
     the boot of the worker (`AppLoadError`).
 
     Any class with these three methods will do; this one only saves the typing.
+
+    Attributes:
+        workers: by how many workers of a pool the app is carried at most; None for all of them.
+            ``"module:Class:N"`` in `open_pool` says something else for one pool. It is read when
+            the pool is opened.
     """
+
+    workers: ClassVar[int | None] = None
 
     def init(self) -> None:
         """Load what the actions need. Called in the worker before any request."""

@@ -1,4 +1,4 @@
-"""What a slot has been given and has not ended, and what of it is sent when.
+"""What a worker and its slot have been given and have not ended, and what of it is sent when.
 
 Decisions only: nothing here waits, and nothing here knows of trio.
 """
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class Backlog:
-    """The requests of one slot, in the order in which it was given them.
+    """The requests of one worker, in the order in which its slot was given them.
 
     A request *arrives*, when it is put into the slot's channel; is then *queued*; then *sent*, in
-    the ledger of the present worker; then answered. Each is in one of these places, and moves
-    on only in this order; from the queue it can also leave.
+    the ledger of the worker; then answered. Each is in one of these places, and moves on only
+    in this order; from the queue it can also leave. What has not been sent is the slot's more
+    than the worker's: it is handed over to the next one.
 
     Args:
         lanes: how many requests a worker executes at a time.
@@ -111,6 +112,22 @@ class Backlog:
             queue[request] = None
         self._arrived.clear()
 
+    def put_first(self, requests: Iterable[Request]) -> None:
+        """Queue requests again, in order, before all that are queued."""
+        self._queue = OrderedDict.fromkeys([*requests, *self._queue])
+
+    def hand_over(self, begun: Callable[[Request], object]) -> Backlog:
+        """Return the backlog of the next worker, which takes over what has not been sent.
+
+        Args:
+            begun: see `Backlog`.
+        """
+        heir = Backlog(self._ledger.lanes, begun, tells_all=self._tells_all)
+        heir._arrived, self._arrived = self._arrived, heir._arrived
+        heir._queue, self._queue = self._queue, heir._queue
+        heir.arrive, self.arrive = heir._arrived.append, self._arrived.append
+        return heir
+
     # On
 
     def next_frames(self) -> Sequence[Segment]:
@@ -123,11 +140,16 @@ class Backlog:
             self.attentive = self._tells_all
         # A stream holds its lane for as long as its reader likes: nothing is to wait behind it.
         limit = ledger.lanes + (0 if ledger.streams else ledger.window.ahead)
-        while queue and len(entries) < limit and ledger.size < AHEAD_BYTES:
+        # What a free lane takes up at once is not ahead, however large what the others execute.
+        while (
+            queue
+            and len(entries) < limit
+            and (ledger.size < AHEAD_BYTES or len(entries) < ledger.lanes)
+        ):
             request = next(iter(queue))
-            # While a worker executes it does not read: what exceeds the socket's buffer would
+            # Until a lane takes it up nobody reads it: what exceeds the socket's buffer would
             # block the way for notices.
-            if request.large and (entries or frames):
+            if request.large and (len(entries) >= ledger.lanes or frames):
                 break
             del queue[request]
             ledger.sent(request)
@@ -141,6 +163,11 @@ class Backlog:
             if request.large:
                 return request.frames
             frames += request.frames
+        return frames
+
+    def next_notices(self) -> Sequence[Segment]:
+        """Decide what to send to a worker that is sent no request now."""
+        frames, self._notices = self._notices, []
         return frames
 
     def notify(self, frame: Segment) -> None:
@@ -174,6 +201,14 @@ class Backlog:
         del self._queue[request]
         return True
 
+    def tell_nobody(self) -> None:
+        """Be of no more use.
+
+        In a cycle with who is told, a dead worker's buffer of half a megabyte would wait for the
+        collector.
+        """
+        self._begun = _nobody
+
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything, with the worker: of what may have begun, and of the rest."""
         begun, unbegun = self._ledger.settle()
@@ -181,3 +216,7 @@ class Backlog:
         self._queue.clear()
         self._notices.clear()
         return begun, unbegun
+
+
+def _nobody(request: Request) -> None:
+    """For a backlog whose worker has ended."""

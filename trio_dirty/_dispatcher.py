@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ._errors import NoWorkersAvailableError, PoolBusyError
 from ._keys import Keys, OnlySlot
-from ._routing import Rotation, fair_share, number
+from ._routing import Loads, Rotation, fair_share, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +46,11 @@ class Receiver(Place, Protocol):
 
     @property
     def load(self) -> int:
-        """How many requests it has been given that have not ended."""
+        """How many requests it has been given that have not ended.
+
+        Whenever it has become another, except by `give` and by the dispatcher's own
+        `take_back`, `Dispatcher.load_changed` is to be called.
+        """
 
     def has_room(self, max_queue: int) -> bool:
         """Whether one more would leave at most so many that have not begun."""
@@ -69,7 +73,7 @@ class Dispatcher:
     request with a key goes to the slot of its key, and waits there if that is not ready.
 
     Args:
-        slots: all of them.
+        slots: those that there are at first.
         apps: the indices of the pool's apps.
         left: called with each request that has left while it waited here.
         routing: which ready slot is given a request without a key.
@@ -78,20 +82,28 @@ class Dispatcher:
 
     def __init__(
         self,
-        slots: Sequence[Receiver],
+        slots: Iterable[Receiver],
         apps: Iterable[int],
         left: Callable[[Request], object],
         routing: Routing = "round_robin",
         max_queue: int | None = None,
     ) -> None:
         self._left = left
-        self._slots = tuple(slots)
-        self._routing = routing
+        self._slots = {slot.index: slot for slot in slots}
+        # None where loads do not matter. Invariant: of ready slots, and those are right that are
+        # not in _stale.
+        self._loads = Loads() if routing == "least_loaded" else None
+        self._stale: set[int] = set()
         self._max_queue = max_queue
         self._takes_turns = routing == "round_robin" and max_queue is None
         self._ready: set[int] = set()
         self._failed: dict[int, BaseException] = {}
+        # By app, why the latest slot failed that carried it.
+        self._causes: dict[int | None, BaseException] = {}
+        self._carriers: dict[int | None, list[int]] = {}
         self._keys = Keys()
+        # By app and key, what waits until nothing of the key is left in the slot that it leaves.
+        self._moving: dict[tuple[int | None, object], OrderedDict[Request, None]] = {}
         keys = (None, *apps)
         self._rotations: dict[int | None, Rotation] = {key: Rotation() for key in keys}
         self._waiting: dict[int | None, OrderedDict[Request, None]] = {
@@ -131,29 +143,46 @@ class Dispatcher:
         rotation = self._rotations[app]
         index = rotation.take() if self._takes_turns else self._choose(rotation)
         if index is not None:
-            self._slots[index].give(request)
+            self._give(index, request)
             return
-        cause = self.last_cause(app)
-        if cause is not None:
-            raise no_workers(request.target, cause)
+        if not self.carriers(app):
+            raise self._hopeless(request.target)
         request.place = self
         self._waiting[app][request] = None
 
     def _choose(self, rotation: Rotation) -> int | None:
         """Choose a ready slot, where it is not simply the next one's turn."""
-        candidates = rotation.in_turn()
-        if not candidates:
+        if not rotation:
             return None
-        slots = self._slots
-        if self._max_queue is not None:
-            roomy = [index for index in candidates if slots[index].has_room(self._max_queue)]
-            candidates = roomy or candidates
-        if self._routing == "least_loaded":
-            index = min(candidates, key=lambda index: slots[index].load)
-        else:
-            index = candidates[0]
+        slots, max_queue = self._slots, self._max_queue
+        bits = rotation.bits
+        index = self._first_of(rotation, bits)
+        if max_queue is not None and not slots[index].has_room(max_queue):
+            roomy = [index for index in rotation.in_turn() if slots[index].has_room(max_queue)]
+            if roomy:
+                index = self._first_of(rotation, sum(1 << each for each in roomy))
         rotation.took(index)
         return index
+
+    def _first_of(self, rotation: Rotation, bits: int) -> int:
+        """Return the least loaded of some slots, or the one whose turn comes first."""
+        loads = self._loads
+        if loads is None:
+            return rotation.first_of(bits)
+        for index in self._stale:
+            loads.put(index, self._slots[index].load)
+        self._stale.clear()
+        return rotation.first_of(loads.least(bits))
+
+    def load_changed(self, slot: Receiver) -> None:
+        """Take note that a slot may have another load."""
+        if self._loads is not None and slot.index in self._ready:
+            self._stale.add(slot.index)
+
+    def _give(self, index: int, request: Request) -> None:
+        slot = self._slots[index]
+        slot.give(request)
+        self.load_changed(slot)
 
     def _route_by_key(self, request: Request) -> None:
         app, key = request.target.app, request.key
@@ -161,16 +190,40 @@ class Dispatcher:
         if isinstance(key, OnlySlot):
             slots = [index for index in slots if index == key.index]
         if not slots:
-            raise no_workers(request.target, self._latest_failure(app))
+            raise self._hopeless(request.target)
         if isinstance(key, OnlySlot):
             index = key.index
         else:
             index = self._keys.choose(app, key, slots)
+            if index not in slots or (app, key) in self._moving:
+                self._wait_to_move(request)
+                if index in slots:  # that has failed, and has been revived since
+                    self._move(app, key)
+                return
             self._keys.begin(app, key, index)
-        self._slots[index].give(request)
+        self._give(index, request)
+
+    def _wait_to_move(self, request: Request) -> None:
+        request.place = self
+        way = request.target.app, request.key
+        waiting = self._moving.setdefault(way, OrderedDict())
+        is_last = not waiting or next(reversed(waiting)).number < request.number
+        waiting[request] = None
+        if not is_last:
+            self._moving[way] = OrderedDict.fromkeys(sorted(waiting, key=number))
+
+    def _move(self, app: int | None, key: object) -> None:
+        for request in self._moving.pop((app, key), ()):
+            self._route_by_key(request)
 
     def release(self, request: Request) -> None:
-        """Take note that a request with a key has ended, or is about to be routed again."""
+        """Take note that a request with a key has ended."""
+        self.unplace(request)
+        if self._moving and not self._keys.has(request.target.app, request.key):
+            self._move(request.target.app, request.key)
+
+    def unplace(self, request: Request) -> None:
+        """Take note that a request with a key is about to be routed again."""
         if not isinstance(request.key, OnlySlot):
             self._keys.end(request.target.app, request.key)
 
@@ -180,7 +233,10 @@ class Dispatcher:
             slots = self.carriers(app)
             if not slots:
                 return  # which is another error
-            slots = [key.index if isinstance(key, OnlySlot) else self._keys.choose(app, key, slots)]
+            index = key.index if isinstance(key, OnlySlot) else self._keys.choose(app, key, slots)
+            if index not in slots and len(self._moving.get((app, key), ())) < max_queue:
+                return
+            slots = [index] if index in slots else []
         else:
             slots = self._rotations[app].in_turn()
             if not slots and len(self._waiting[app]) < max_queue * len(self.carriers(app)):
@@ -200,7 +256,7 @@ class Dispatcher:
         """
         slots = self.carriers(target.app)
         if not slots:
-            raise no_workers(target, self._latest_failure(target.app))
+            raise self._hopeless(target)
         max_queue = self._max_queue
         if max_queue is not None:
             for index in slots:
@@ -213,15 +269,20 @@ class Dispatcher:
 
     def carriers(self, app: int | None) -> list[int]:
         """Return the slots that carry an app and have not failed."""
-        return [
-            slot.index
-            for slot in self._slots
-            if slot.index not in self._failed and (app is None or app in slot.carries)
-        ]
+        if app not in self._carriers:
+            self._carriers[app] = [
+                index
+                for index, slot in sorted(self._slots.items())
+                if index not in self._failed and (app is None or app in slot.carries)
+            ]
+        return self._carriers[app]
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a waiting request."""
-        del self._waiting[request.app][request]
+        if request.key is None:
+            del self._waiting[request.app][request]
+        else:
+            del self._moving[request.app, request.key][request]
         self._left(request)
         return True
 
@@ -229,71 +290,114 @@ class Dispatcher:
         """Nobody executes what waits here."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, chain(self._waiting.values(), self._moving.values())))
 
     def let_go(self) -> list[Request]:
         """Let go of the requests that wait here."""
-        waiting = [*chain.from_iterable(self._waiting.values())]
-        for queue in self._waiting.values():
+        queues = [*self._waiting.values(), *self._moving.values()]
+        waiting = [*chain.from_iterable(queues)]
+        for queue in queues:
             queue.clear()
         return waiting
+
+    # Slots come and go.
+
+    def add(self, slot: Receiver) -> None:
+        """Know of a slot that will be ready."""
+        self._slots[slot.index] = slot
+        self._carriers_changed()
+
+    def remove(self, slot: Receiver) -> list[Request]:
+        """Forget a slot: it is given nothing more; return the requests that no slot can take now.
+
+        There are none unless those that stay, and are to carry all its apps, have failed.
+        """
+        if slot.index in self._ready:
+            self.lost(slot)
+        del self._slots[slot.index]
+        self._failed.pop(slot.index, None)
+        return self._abandoned_by(slot)
+
+    def revive(self, slot: Receiver) -> None:
+        """Take note that a slot that has failed will be ready after all."""
+        del self._failed[slot.index]
+        self._carriers_changed()
 
     def ready(self, slot: Receiver) -> None:
         """Let a slot take part, beginning with its share of what already waits.
 
         Without it a slot that comes up under load would only help those who come later.
         """
-        apps = self._apps_of(slot)
+        self._carriers_changed()
+        self._take_part(slot, self._apps_of(slot))
+        self._ready.add(slot.index)
+        self.load_changed(slot)
+
+    def gained(self, slot: Receiver, apps: Iterable[int]) -> None:
+        """Let a slot that is ready take part for apps that it carries from now on."""
+        self._carriers_changed()
+        self._take_part(slot, [*apps])
+
+    def _take_part(self, slot: Receiver, apps: Sequence[int | None]) -> None:
         carriers = {app: len(self._rotations[app]) for app in apps}
-        others = [self._slots[index] for index in sorted(self._ready)]
+        others = [self._slots[index] for index in sorted(self._ready - {slot.index})]
         share = fair_share([other.unsent() for other in others], carriers)
         for other in others:
             other.take_back([request for request in share if request.place is other])
+            self.load_changed(other)
         for app in apps:
             share += self._waiting[app]
             self._waiting[app].clear()
         for request in sorted(share, key=number):
             slot.give(request)
+        self.load_changed(slot)
         for app in apps:
             self._rotations[app].add(slot.index)
-        self._ready.add(slot.index)
 
     def lost(self, slot: Receiver) -> None:
         """Leave out a slot that is ready no more."""
         self._ready.discard(slot.index)
+        self._stale.discard(slot.index)
+        if self._loads is not None:
+            self._loads.remove(slot.index)
         for app in self._apps_of(slot):
             self._rotations[app].remove(slot.index)
 
     def failed(self, slot: Receiver, cause: BaseException) -> list[Request]:
         """Give a lost slot up for good; return the requests that no slot can take now."""
+        if self._slots.get(slot.index) is not slot:
+            return []  # it had been removed already: another may have its index
         self._failed[slot.index] = cause
+        self._causes.update(dict.fromkeys(self._apps_of(slot), cause))
+        return self._abandoned_by(slot)
+
+    def _abandoned_by(self, slot: Receiver) -> list[Request]:
+        self._carriers_changed()
         hopeless: list[Request] = []
         for app in self._apps_of(slot):
-            if self.last_cause(app) is not None:
+            if not self.carriers(app):
                 hopeless += self._waiting[app]
                 self._waiting[app].clear()
+                for way in [way for way in self._moving if way[0] == app]:
+                    hopeless += self._moving.pop(way)
         return hopeless
 
-    def last_cause(self, app: int | None) -> BaseException | None:
-        """Return why no slot will ever take the app's requests, or None if one may."""
-        return None if self.carriers(app) else self._latest_failure(app)
+    def _carriers_changed(self) -> None:
+        self._carriers.clear()
+        self._keys.forget_choices()
 
-    def _latest_failure(self, app: int | None) -> BaseException:
-        return [
-            cause
-            for index, cause in self._failed.items()
-            if app is None or app in self._slots[index].carries
-        ][-1]
+    def _hopeless(self, target: Target) -> NoWorkersAvailableError:
+        return no_workers(target, self._causes.get(target.app))
 
     def _apps_of(self, slot: Receiver) -> list[int | None]:
         return [None, *sorted(slot.carries)]
 
 
-def no_workers(target: Target, cause: BaseException) -> NoWorkersAvailableError:
+def no_workers(target: Target, cause: BaseException | None) -> NoWorkersAvailableError:
     """Return the error for a request that no slot can take, now or later."""
-    error = NoWorkersAvailableError(
-        f"no worker is available for {target}: every slot that could take it has failed; "
-        f"the last because: {cause}"
-    )
+    why = "the only slot that could take it leaves the pool"
+    if cause is not None:
+        why = f"every slot that could take it has failed; the last because: {cause}"
+    error = NoWorkersAvailableError(f"no worker is available for {target}: {why}")
     error.__cause__ = cause
     return error

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING
 
 from fastdigest import TDigest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CENTROIDS = 100
 """Dunning, *Computing Extremely Accurate Quantiles Using t-Digests* (2019): the error of
@@ -33,36 +29,63 @@ class Percentiles:
 
 
 class Durations:
-    """Takes how long requests waited and were executed, and summarises it.
+    """Takes how long requests of each app waited and were executed, and summarises it.
 
     They are kept in a list and digested by the hundreds: one at a time would cost the path
     of each request a microsecond.
     """
 
-    __slots__ = ("_digests", "_pending")
+    __slots__ = ("_digests", "_pending", "_seconds")
 
     def __init__(self) -> None:
-        self._digests = TDigest(CENTROIDS), TDigest(CENTROIDS)
-        self._pending: list[tuple[float, float]] = []
+        self._digests: dict[int | None, tuple[TDigest, TDigest]] = {}
+        self._pending: list[tuple[int | None, float, float]] = []
+        self._seconds = 0.0
 
-    def add(self, waiting: float, execution: float) -> None:
+    def add(self, app: int | None, waiting: float, execution: float) -> None:
         """Take the two durations of a request, in seconds."""
-        self._pending.append((waiting, execution))
+        self._pending.append((app, waiting, execution))
         if len(self._pending) == PENDING_LIMIT:
             self._digest_pending()
 
-    def _digest_pending(self) -> None:
-        for digest, seconds in zip(self._digests, zip(*self._pending, strict=True), strict=False):
-            digest.batch_update(seconds)
-        self._pending.clear()
+    @property
+    def seconds(self) -> float:
+        """The sum of the executions."""
+        self._digest_pending()
+        return self._seconds
 
-    @staticmethod
-    def summarise(parts: Iterable[Durations]) -> tuple[Percentiles, Percentiles]:
-        """Return the percentiles of waiting and of execution over all parts."""
+    def absorb(self, other: Durations) -> None:
+        """Take in all that another one has taken."""
+        other._digest_pending()
+        self._seconds += other._seconds
+        for app, (waiting, execution) in other._digests.items():
+            mine = self._of(app)
+            self._digests[app] = mine[0].merge(waiting), mine[1].merge(execution)
+
+    def _of(self, app: int | None) -> tuple[TDigest, TDigest]:
+        return self._digests.get(app) or (TDigest(CENTROIDS), TDigest(CENTROIDS))
+
+    def _digest_pending(self) -> None:
+        by_app: dict[int | None, tuple[list[float], list[float]]] = {}
+        for app, waiting, execution in self._pending:
+            if app not in by_app:
+                by_app[app] = [], []
+            by_app[app][0].append(waiting)
+            by_app[app][1].append(execution)
+            self._seconds += execution
+        self._pending.clear()
+        for app, durations in by_app.items():
+            digests = self._digests[app] = self._of(app)
+            for digest, seconds in zip(digests, durations, strict=True):
+                digest.batch_update(seconds)
+
+    def summary(self, *apps: int | None) -> tuple[Percentiles, Percentiles]:
+        """Return the percentiles of waiting and of execution, over some apps, or over all."""
+        self._digest_pending()
         totals = TDigest(CENTROIDS), TDigest(CENTROIDS)
-        for part in parts:
-            part._digest_pending()
-            totals = totals[0].merge(part._digests[0]), totals[1].merge(part._digests[1])
+        for app in apps or self._digests:
+            waiting, execution = self._of(app)
+            totals = totals[0].merge(waiting), totals[1].merge(execution)
         return _percentiles(totals[0]), _percentiles(totals[1])
 
 

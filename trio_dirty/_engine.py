@@ -7,6 +7,7 @@ one worker, moves frames, and tells when and how the worker ended. The contract 
 
 from __future__ import annotations
 
+import math
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -29,16 +30,12 @@ class Blueprint:
     Attributes:
         slot: the index of the slot that it is for.
         worker: its number; no other worker of the pool has it.
-        apps: the index and path of each app that it carries.
+        lanes: how many requests it is to execute at a time.
     """
 
     slot: int
     worker: int
-    apps: tuple[tuple[int, AppPath], ...]
-
-    def importable(self) -> list[tuple[int, str, str]]:
-        """Return the apps in the form that workers take."""
-        return [(index, path.module, path.qualname) for index, path in self.apps]
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,10 @@ def describe_exit(exitcode: int | None) -> str:
     return f"exited with code {exitcode}"
 
 
-Reply: TypeAlias = tuple[int, "float | None", "BaseException | None", Any]
+AppPaths: TypeAlias = "Sequence[tuple[int, AppPath]]"
+"""Apps, each with its index in the pool."""
+
+Reply: TypeAlias = tuple[int, float | None, BaseException | None, Any]
 """A worker's answer to a request: the request's number; how many seconds it was executed,
 None if it was skipped and so never began; the exception to raise in the caller, or None;
 the result. A plain tuple, because one is made for every request."""
@@ -93,14 +93,39 @@ class Chunks(NamedTuple):
     chunks: list[tuple[Any, int]]
 
 
+@final
+class Pong(NamedTuple):
+    """That the worker has read a PING, and has not taken up what was sent behind it before that.
+
+    Attributes:
+        number: the PING's.
+    """
+
+    number: int
+
+
+Answer: TypeAlias = Reply | Chunks | Pong
+"""What a worker says."""
+
+
 class Worker(ABC):
     """One worker, from its start to its exit."""
 
     pid: int | None = None
 
     @abstractmethod
-    async def wait_ready(self) -> None:
-        """Wait until every app has booted.
+    async def look_up(self, apps: AppPaths) -> Sequence[int | None]:
+        """Have the apps imported, and return the ``workers`` that each declares.
+
+        To be called before `boot`, if at all.
+
+        Raises:
+            AppLoadError: one could not be, or the worker ended first.
+        """
+
+    @abstractmethod
+    async def boot(self, apps: AppPaths) -> None:
+        """Have the apps made and initialised; wait until all have.
 
         Raises:
             AppLoadError: one could not, or the worker ended first.
@@ -115,8 +140,8 @@ class Worker(ABC):
         """
 
     @abstractmethod
-    async def receive(self) -> Sequence[Reply | Chunks]:
-        """Wait for replies and chunks; return at least one, or none when the worker has ended.
+    async def receive(self) -> Sequence[Answer]:
+        """Wait for what the worker says; return at least one, or none when the worker has ended.
 
         All that the worker had written before its end is returned first. By the end is
         meant its exit: whatever is nothing but silent has not ended.
@@ -154,9 +179,27 @@ class Worker(ABC):
     def release(self) -> None:
         """Let a worker that is held go on."""
 
+    @abstractmethod
+    def memory(self) -> int:
+        """Return how many bytes of memory are resident for it; 0 if it has ended."""
+
+    @abstractmethod
+    def stands_still(self) -> bool:
+        """Return whether it has done nothing since this was last asked, and does not want to.
+
+        So it is with one that is stopped, or that waits for what does not come; but not with one
+        that computes, that waits for its turn on a busy processor, or for its memory.
+        """
+
 
 class Engine(ABC):
-    """Starts workers."""
+    """Starts workers.
+
+    Attributes:
+        look_seconds: how often to look after idle workers; infinity for never.
+    """
+
+    look_seconds: float = math.inf
 
     @abstractmethod
     def start(self, blueprint: Blueprint) -> AbstractAsyncContextManager[Worker]:

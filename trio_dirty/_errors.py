@@ -22,6 +22,10 @@ class AppLoadError(DirtyError):
     """
 
 
+class MemoryLimitError(AppLoadError, ValueError):
+    """``max_memory`` is out of its range, which only a worker could tell."""
+
+
 class PoolBusyError(DirtyError):
     """Every slot that could take the request has ``max_queue`` that have not begun.
 
@@ -113,6 +117,9 @@ class SoftTimeout(BaseException):
     `BaseException`, so that an ``except Exception`` does not swallow it.
     """
 
+    def __init__(self, text: str = "soft_timeout has passed") -> None:
+        super().__init__(text)
+
 
 class RequestCancelled(BaseException):
     """Raised inside an action whose caller has left: by `check_cancelled`, or by an interrupt.
@@ -120,6 +127,9 @@ class RequestCancelled(BaseException):
     The action may catch it to clean up, and should let it pass. A `BaseException`, so that an
     ``except Exception`` does not swallow it.
     """
+
+    def __init__(self, text: str = "the caller has left") -> None:
+        super().__init__(text)
 
 
 class RemoteError(DirtyError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from . import _wire
-from ._engine import Chunks
+from ._engine import Chunks, Pong
 from ._pickling import SegmentReader, SegmentsCutError
 from ._replies import chunk, reply
 from ._threads import UNLIMITED, yield_lock
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from ._engine import Reply
+    from ._engine import Answer, Reply
     from ._pickling import Segment
 
 HEADER_SIZE, unpack_header = HEADER.size, HEADER.unpack_from
@@ -53,11 +53,11 @@ class FrameSocket:
         poll.register(sock, select.POLLIN)
         self._readable = poll.poll
 
-    async def receive_boot_report(self) -> str | None:
-        """Receive the one frame that a worker sends before it is given requests.
+    async def receive_report(self) -> tuple[int, Any] | None:
+        """Receive the one frame with which a worker obeys an order to look up, or to boot.
 
         Returns:
-            Why the apps could not boot, or nothing if they did; None at the end of the socket.
+            Its kind, and what it says; None at the end of the socket.
         """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
@@ -68,7 +68,7 @@ class FrameSocket:
                 if self._end == HEADER_SIZE + length:
                     self._end = 0
                     body = self._view[HEADER_SIZE : HEADER_SIZE + length]
-                    return "" if kind == _wire.READY else str(pickle.loads(body))
+                    return kind, pickle.loads(body) if length else None
 
     async def send(self, frames: Sequence[Segment]) -> None:
         """Send small frames in one go, and large segments as they are.
@@ -91,7 +91,7 @@ class FrameSocket:
                 left = memoryview(left)[sent:]
                 await trio.lowlevel.checkpoint()
 
-    async def receive(self) -> Sequence[Reply | Chunks]:
+    async def receive(self) -> Sequence[Answer]:
         """Wait for replies; return all that are there, and none at the end of the socket."""
         while not self._large_arrived:
             await trio.lowlevel.wait_readable(self._socket)
@@ -112,12 +112,13 @@ class FrameSocket:
         self._end += received
         return received > 0
 
-    def _parse(self) -> list[Reply | Chunks]:
+    def _parse(self) -> list[Answer]:
         """Take the whole small frames off the buffer, up to a large one."""
         view, end = self._view, self._end
         loads = pickle.loads
-        replies: list[Reply | Chunks] = []
+        replies: list[Answer] = []
         chunks: list[tuple[Any, int]] | None = None
+        streamed = -1
         start = 0
         while end - start >= HEADER_SIZE:
             length, kind, _, seconds, number = unpack_header(view, start)
@@ -130,8 +131,8 @@ class FrameSocket:
             body = view[start + HEADER_SIZE : stop]
             start = stop
             if kind == _wire.CHUNK:
-                if chunks is None:
-                    chunks = []
+                if chunks is None or number != streamed:
+                    chunks, streamed = [], number
                     replies.append(Chunks(number, chunks))
                 chunks.append((chunk(loads, body), length))
                 continue
@@ -139,6 +140,8 @@ class FrameSocket:
             if kind == _wire.CLOSED:
                 for text in loads(body):
                     self._closing_failed(text)
+            elif kind == _wire.PONG:
+                replies.append(Pong(number))
             else:
                 replies.append(reply(kind, number, seconds, loads, body))
         self._end = end - start
@@ -146,7 +149,7 @@ class FrameSocket:
             view[: self._end] = bytes(view[start:end])
         return replies
 
-    async def _receive_large(self) -> Sequence[Reply | Chunks]:
+    async def _receive_large(self) -> Sequence[Answer]:
         """Receive and unpickle, in a thread, the large reply that the buffer begins with."""
         view = self._view
         length, kind, _, seconds, number = unpack_header(view)

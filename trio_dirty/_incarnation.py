@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from . import _wire
-from ._engine import Chunks
+from ._engine import Chunks, Pong
 from ._errors import (
     DirtyError,
     RemoteError,
@@ -25,17 +25,17 @@ from ._errors import (
 from ._log import logger
 from ._outbox import qualified
 from ._oversight import TIMEOUT, Order, Oversight
-from ._routing import number
 from ._stream import StreamRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._dispatcher import Dispatcher
-    from ._engine import Exit, Reply, Worker
+    from ._engine import Answer, Exit, Worker
     from ._instruments import Outcome
+    from ._pickling import Segment
     from ._request import Request
     from ._slot import Slot
+    from ._statistics import Cause
 
 CATCH_UP_SECONDS = 0.001
 """For how long a stream's chunks may lie in the socket while its reader has others to take. Else
@@ -44,30 +44,116 @@ came at half the rate."""
 
 BEHIND_CHUNKS = 16
 
+STILL_LIMIT = 2
+"""How many looks in a row have to find that an idle worker has stood still since the one before,
+and not answered, before it is killed."""
+
 
 class Incarnation:
-    """One worker in its slot.
+    """One worker in its slot, from the moment in which it takes it over.
 
     Attributes:
         worker: the engine's.
         number: the worker's; no other worker of the pool has it.
-        is_deliberate: whether the pool itself has killed it.
+        backlog: what its slot has been given for it, and has not ended.
+        completed: how many requests it has answered.
+        settled: when it last answered; before that, when it became ready.
+        retired_for: why it is given nothing more, and closes when it has ended what it has; None
+            as long as that is not so.
+        was_told_to_close: whether it has, and closes.
+        is_urgent: whether what is sent next is to be read at once.
+        is_unresponsive: whether it was killed because it stood still, with nothing to do.
+        wear: where those are parked who want to know when it has answered.
     """
 
-    def __init__(self, slot: Slot, worker: Worker, number: int) -> None:
+    def __init__(
+        self, slot: Slot, worker: Worker, number: int, cancel_grace: float, grace_period: float
+    ) -> None:
         self._slot = slot
-        self._backlog = slot.backlog
         self.worker = worker
         self.number = number
-        self._oversight = Oversight(slot.cancel_grace)
+        self.backlog = slot.backlog.hand_over(self._begun)
+        self.completed = 0
+        self.settled = slot.now()
+        self.retired_for: Cause | None = None
+        self.was_told_to_close = False
+        self.is_urgent = False
+        self.is_unresponsive = False
+        self.wear = trio.lowlevel.ParkingLot()
+        self._grace_period = grace_period
+        self._oversight = Oversight(cancel_grace)
         # `oversee` is parked here, and looks again when there may be something to do.
         self._attention = trio.lowlevel.ParkingLot()
         self._killed_for: Order | None = None
+        # The number of the latest PING, whether it is unanswered, and how often in a row the
+        # worker has stood still since.
+        self._ping = 0
+        self._is_pinged = False
+        self._still = 0
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is given nothing more."""
+        return self.retired_for is not None
 
     @property
     def is_deliberate(self) -> bool:
         """Whether the pool itself has killed it, because of what it was executing."""
         return self._killed_for is not None
+
+    def __str__(self) -> str:
+        slot = self._slot.index
+        return f"slot {slot}: worker {self.number}, process {self.worker.pid},"
+
+    # What it is sent
+
+    def next_frames(self) -> Sequence[Segment]:
+        """Decide what to send now; the last is the order to close."""
+        if self._is_pinged:
+            # If it turns out to have been stopped, nothing that it was given has begun.
+            return self.backlog.next_notices()
+        frames = self.backlog.next_frames()
+        if not frames and self.is_retired and not self.was_told_to_close and not self.backlog.busy:
+            self.was_told_to_close = True
+            self._attention.unpark_all()
+            return [_wire.frame(_wire.CLOSE)]
+        return frames
+
+    def retire(self, cause: Cause) -> None:
+        """Have it end what it has been given, then close."""
+        if self.is_retired:
+            return
+        self.retired_for = cause
+        if self._slot.instruments is not None:
+            self._slot.instruments.worker_retired(self._slot.index, self.number, cause)
+        self._slot.wake_consumer()
+
+    # Whether it is well
+
+    def look_after(self) -> None:
+        """Ask an idle worker for a sign of life; kill one that stands still and gives none.
+
+        To be called now and then. A worker that has anything to do is left alone: how long
+        that takes is for time-outs to bound.
+        """
+        if not self._is_pinged:
+            if not self.is_retired and not self.backlog.busy:
+                self._ping += 1
+                self._is_pinged = True
+                self._still = -1
+                self.backlog.notify(_wire.frame(_wire.PING, self._ping))
+                self._slot.wake_consumer()
+            return
+        stands_still = self.worker.stands_still()
+        # The first look has nothing to compare with.
+        self._still = self._still + 1 if stands_still or self._still < 0 else 0
+        if self._still == STILL_LIMIT:
+            self.is_unresponsive = True
+            self.worker.kill()
+
+    def _ponged(self) -> None:
+        self._is_pinged = False
+        self._slot.wake_consumer()
 
     async def run(self) -> None:
         """Receive what the worker answers, until it has ended."""
@@ -77,22 +163,24 @@ class Incarnation:
             # A result may be large, and the next reply long in coming. Freeing 200 MB
             # would also hold the loop for 20 ms, at a moment that nobody expects.
             del replies
-            if behind is not None:
+            # Not while another lane's reply may come, whose caller would wait for this reader.
+            if behind is not None and len(self.backlog.executing()) == 1:
                 with trio.move_on_after(CATCH_UP_SECONDS):
                     await behind.wait_taken()
             del behind
 
     # What the worker answers
 
-    def _settle(self, replies: Sequence[Reply | Chunks]) -> StreamRequest | None:
+    def _settle(self, replies: Sequence[Answer]) -> StreamRequest | None:
         """End the requests that have been answered, and make room for the next.
 
         Returns:
             The stream whose reader has enough to take, if the last that came were chunks.
         """
         slot = self._slot
-        now = slot.now()
-        backlog = self._backlog
+        now = self.settled = slot.now()
+        completed = slot.completed
+        backlog = self.backlog
         strike_out = backlog.answered
         attentive = backlog.attentive
         behind = None
@@ -102,6 +190,9 @@ class Incarnation:
             if type(reply) is Chunks:
                 behind = self._pass_on(reply, now)
                 continue
+            if type(reply) is Pong:
+                self._ponged()
+                continue
             behind = None
             answered, seconds, error, value = reply
             request = strike_out(answered, seconds)
@@ -109,7 +200,7 @@ class Incarnation:
                 request.skip()
             else:
                 slot.completed += 1
-                slot.durations.add(now - request.accepted - seconds, seconds)
+                slot.durations.add(request.target.app, now - request.accepted - seconds, seconds)
                 if error is None:
                     request.succeed(value)
                 elif attentive:
@@ -123,19 +214,25 @@ class Incarnation:
                 slot.tell_end(request, "withdrawn" if seconds is None else ended)
                 self._oversight.ended(answered)
                 backlog.begin_next()
+        self.completed += slot.completed - completed
+        slot.load_changed()
         if attentive:
             self._attention.unpark_all()
+        if self.wear:
+            self.wear.unpark_all()
+        if self.retired_for is not None:  # so that it closes, or its successor begins
+            slot.wake_consumer()
         if behind is None:
             slot.made_progress()
         return behind
 
     def _pass_on(self, reply: Chunks, now: float) -> StreamRequest | None:
         """Give a stream's reader what has arrived for it; return it if the reader is behind."""
-        request = self._backlog.sent(reply.number)
+        request = self.backlog.sent(reply.number)
         if not isinstance(request, StreamRequest):
             raise DirtyError(f"{request} was answered with chunks")
         request.arrive(reply.chunks)
-        if self._backlog.attentive:
+        if self.backlog.attentive:
             since = math.inf if request.is_held else now
             self._oversight.stepped(reply.number, len(reply.chunks), since)
             self._attention.unpark_all()
@@ -161,8 +258,11 @@ class Incarnation:
 
     # What it executes
 
-    def begun(self, request: Request) -> None:
+    def _begun(self, request: Request) -> None:
         """Watch a request from its beginning."""
+        slot = self._slot
+        if slot.instruments is not None:
+            slot.instruments.request_begun(request.number, slot.index, self.number)
         if request.limits.is_timed:
             self._oversight.begun(request, self._slot.now())
             self._attention.unpark_all()
@@ -183,7 +283,7 @@ class Incarnation:
     async def oversee(self) -> None:
         """Interrupt what is over its limits, and kill the worker for it."""
         now, oversight = self._slot.now, self._oversight
-        while True:
+        while not self.was_told_to_close:
             order = oversight.order(now())
             if order is None:
                 with trio.move_on_after(max(0.0, oversight.next_time() - now())):
@@ -191,9 +291,19 @@ class Incarnation:
             elif order.action == "interrupt":
                 steps = order.steps
                 frame = _wire.pair_frame(_wire.INTERRUPT, order.request.number, order.reason, steps)
-                self._slot.send_urgently(frame)
+                self.send_urgently(frame)
             else:
                 await self._kill(order)
+        with trio.move_on_after(self._grace_period):
+            await trio.sleep_forever()
+        logger.error("%s did not close within grace_period, and is killed", self)
+        self.worker.kill()
+
+    def send_urgently(self, frame: Segment) -> None:
+        """Send a frame, and have the worker read it in the middle of its action."""
+        self.backlog.notify(frame)
+        self.is_urgent = True
+        self._slot.wake_consumer()
 
     async def _kill(self, order: Order) -> None:
         """Kill the worker for what it executes, if that is still so.
@@ -216,19 +326,25 @@ class Incarnation:
 
     # What it leaves
 
-    def settle_exit(self, dispatcher: Dispatcher, exit_: Exit) -> DirtyError:
+    def settle_exit(self, exit_: Exit) -> DirtyError:
         """Settle, by the ledger, what a dead worker leaves; return what it died of.
 
         All of it is synchronous.
         """
         slot = self._slot
-        begun, unbegun = slot.let_go()
+        begun, unbegun = self.backlog.let_go()
+        slot.load_changed()
         doing = " and ".join(str(request.target) for request in begun) or "nothing"
         text = f"worker {self.number} of slot {slot.index} died while executing {doing}: {exit_}"
         culprit = None
+        if self.is_unresponsive:
+            text += "; the pool killed it because it stood still, as if stopped"
         if self._killed_for is not None:
             culprit = self._killed_for.request
-            text += f"; {self._why_killed(self._killed_for)}"
+            # Those who only shared the worker are to know whose limits it was.
+            which = [request.target for request in begun if request is culprit]
+            of_what = f" of {which[0]}" if len(begun) > 1 and which else ""
+            text += f"; {self._why_killed(self._killed_for, of_what)}"
         for request in begun:
             slot.failed += 1
             if request.key is not None:
@@ -252,21 +368,20 @@ class Incarnation:
             else:
                 request.skip()
                 slot.tell_end(request, "killed")
-        for request in sorted(unbegun, key=number):
-            if request.cancelled:
-                slot.end_unbegun(request)
-            elif request.key is not None:
-                slot.give(request)
-            else:
-                dispatcher.route(request)
+        keeps = not slot.is_leaving and slot.failure is None
+        if slot.current is None:
+            slot.pass_on_all(unbegun, keeps=keeps)
+        else:  # its successor serves the rest
+            slot.pass_on(unbegun, keeps=keeps)
         logger.error("%s", text)
         return self._crashed(text, exit_)
 
     @staticmethod
-    def _why_killed(order: Order) -> str:
+    def _why_killed(order: Order, of_what: str) -> str:
         if order.reason == TIMEOUT:
-            return f"the pool killed it after timeout={order.request.limits.timeout} seconds"
-        return "the pool killed it because the caller was cancelled"
+            seconds = order.request.limits.timeout
+            return f"the pool killed it after timeout={seconds} seconds{of_what}"
+        return f"the pool killed it because the caller{of_what} was cancelled"
 
     def _crashed(self, text: str, exit_: Exit, request: Request | None = None) -> DirtyError:
         target = None if request is None else request.target

@@ -15,6 +15,8 @@ from ._log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ._statistics import Cause
+
 Outcome: TypeAlias = Literal[
     "returned",
     "raised",
@@ -45,10 +47,12 @@ class Instrument:
     ready); begun, at most once; ended, exactly once, which is the last that is heard of it. Between
     its acceptance and its end its caller may be cancelled.
 
-    A slot is opened, has one worker after the other, and is closed. A worker is started,
-    perhaps becomes ready, and exits. After `worker_ready` the requests follow that the slot
-    takes over; after `worker_exited` the ends of those that may have begun, and then the
-    others are given to slots again.
+    A slot is opened, has one worker after the other, and is closed; one that has failed is perhaps
+    opened again. A worker is started, perhaps becomes ready, is perhaps retired, and exits. Of a
+    slot's workers that are ready the latest that has not been retired is given its requests. Where
+    one takes over from another, that is retired first. After `worker_ready` the requests
+    follow that the slot takes over; after `worker_exited` the ends of those that may have begun,
+    and then the others are given to slots again.
 
     Hooks are called in the middle of decisions. They must return at once, and must neither
     call the pool, `Pool.statistics` excepted, nor cancel anything; requests that are on their
@@ -97,11 +101,27 @@ class Instrument:
             failure: what its last worker died of, if the slot has been given up.
         """
 
+    def slot_carries(self, slot: int, apps: tuple[str, ...]) -> None:
+        """The slot carries these apps from now on: the worker does that is about to be ready."""
+
+    def slot_leaving(self, slot: int) -> None:
+        """The slot leaves the pool, and is given nothing more.
+
+        What it had waiting is given to other slots. Its worker ends what it has been sent.
+        """
+
     def worker_started(self, slot: int, worker: int) -> None:
         """A worker is about to be started."""
 
     def worker_ready(self, slot: int, worker: int, pid: int | None) -> None:
         """The worker has booted its apps, and its slot takes part in the routing."""
+
+    def worker_retired(self, slot: int, worker: int, cause: Cause) -> None:
+        """The worker is given nothing more: it ends what it has been sent, and then closes.
+
+        Its successor takes over at this moment; or its slot is about to leave the pool; or, with
+        ``reload(overlap=False)``, the successor is started when it has gone.
+        """
 
     def worker_exited(self, slot: int, worker: int, pid: int | None, exitcode: int | None) -> None:
         """The worker has ended, or is being ended; its slot takes part no more.

@@ -21,6 +21,10 @@ class OnlySlot:
     index: int
 
 
+CHOICES_LIMIT = 10_000
+"""Keys may be without number: what is remembered of them must not grow with them."""
+
+
 class Keys:
     """Finds the slot of a key, the same as long as that is there.
 
@@ -31,6 +35,8 @@ class Keys:
     def __init__(self) -> None:
         # By app and key: the slot, and how many requests of theirs have not ended.
         self._places: dict[tuple[int | None, object], list[int]] = {}
+        # What has been chosen: that costs a microsecond for each slot.
+        self._choices: dict[tuple[int | None, int], int] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -38,7 +44,23 @@ class Keys:
     def choose(self, app: int | None, key: object, slots: Iterable[int]) -> int:
         """Return the slot that a request of the key goes to, of those that carry the app."""
         place = self._places.get((app, key))
-        return highest_random_weight(hash(key), slots) if place is None else place[0]
+        if place is not None:
+            return place[0]
+        hashed = hash(key)
+        choice = self._choices.get((app, hashed))
+        if choice is None:
+            if len(self._choices) >= CHOICES_LIMIT:
+                self._choices.clear()
+            choice = self._choices[app, hashed] = highest_random_weight(hashed, slots)
+        return choice
+
+    def forget_choices(self) -> None:
+        """Choose anew, since slots have come or gone."""
+        self._choices.clear()
+
+    def has(self, app: int | None, key: object) -> bool:
+        """Whether any request of the key has been given to a slot and has not ended."""
+        return (app, key) in self._places
 
     def begin(self, app: int | None, key: object, slot: int) -> None:
         """Count a request of the key that has been given to its slot."""

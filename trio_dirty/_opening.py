@@ -27,6 +27,7 @@ def open_pool(
     apps: Iterable[type[AppLike] | str],
     *,
     workers: int,
+    threads: int = 1,
     routing: Routing = "round_robin",
     max_queue: int | None = None,
     timeout: float | None = math.inf,
@@ -35,6 +36,10 @@ def open_pool(
     cancel_grace: float | None = 5,
     boot_timeout: float | None = 60,
     grace_period: float | None = 30,
+    max_requests: float | None = None,
+    max_requests_jitter: int = 0,
+    max_memory: float | None = None,
+    max_lifetime: float | None = math.inf,
     instruments: Iterable[object] = (),
     engine: Engine | None = None,
 ) -> AbstractAsyncContextManager[Pool]:
@@ -51,9 +56,15 @@ def open_pool(
 
     Args:
         apps: classes with ``init()``, ``__call__`` and ``close()`` (inherit `App`), or
-            ``"module:Class"``. A class that is given as text is imported by the workers
-            only. May be empty, for a pool that runs plain functions.
-        workers: how many processes, at least 1.
+            ``"module:Class"``, or ``"module:Class:N"``. A class that is given as text is imported
+            by the workers only. An app is carried by every worker, or by at most N; else by as
+            many as its attribute ``workers`` says, see `App`. Those that may not be
+            everywhere are spread over the slots. May be empty, for a pool that runs plain
+            functions.
+        workers: how many processes, at least 1. See `Pool.resize`.
+        threads: lanes, at least 1: how many requests one worker executes at a time. With more
+            than one they begin in order, in threads that share the apps: thread safety is the
+            business of the apps.
         routing: which ready slot is given a request: ``"round_robin"``, each in its turn, or
             ``"least_loaded"``, the one with the fewest requests that have not ended, the turn
             deciding between equals.
@@ -80,7 +91,20 @@ def open_pool(
         boot_timeout: seconds that a worker may take from its start until its apps have
             booted; more than 0; `math.inf` or None for no limit.
         grace_period: seconds that leaving the block may take before what is left is killed;
-            0 or more; `math.inf` or None for no limit.
+            0 or more; `math.inf` or None for no limit. It bounds the ``close()`` of every
+            worker, also of one that is replaced.
+        max_requests: how many requests a worker may complete, at least 1; None or `math.inf`
+            for no limit. Past it a replacement starts to boot, and takes over when it is ready;
+            the old worker serves until then, ends what it has, and closes: no gap, and nothing is
+            refused.
+        max_requests_jitter: 0 or more; a number up to it is drawn for each worker and added, so
+            that slots do not renew their workers all at once.
+        max_memory: bytes that may be resident for a worker, measured after requests, at most
+            ten times a second; past it the worker is replaced as by ``max_requests``. None or
+            `math.inf` for no limit. Where a worker has as much as soon as it has booted, it is
+            refused: that is an `AppLoadError`, and a `ValueError` too, that names both numbers.
+        max_lifetime: seconds, more than 0, after which a worker is replaced in the same way;
+            `math.inf` or None for no limit.
         instruments: objects that are told of each event in the pool, in their order: each an
             `Instrument`, or anything else that has some of its hooks. Without any they cost
             nothing.
@@ -95,6 +119,7 @@ def open_pool(
     options = Options.checked(
         apps,
         workers=workers,
+        threads=threads,
         routing=routing,
         max_queue=max_queue,
         timeout=timeout,
@@ -103,6 +128,10 @@ def open_pool(
         cancel_grace=cancel_grace,
         boot_timeout=boot_timeout,
         grace_period=grace_period,
+        max_requests=max_requests,
+        max_requests_jitter=max_requests_jitter,
+        max_memory=max_memory,
+        max_lifetime=max_lifetime,
         instruments=instruments,
     )
     if engine is None:

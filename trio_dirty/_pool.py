@@ -8,7 +8,7 @@ import trio
 
 from ._broadcast import Broadcast, Part
 from ._keys import OnlySlot
-from ._limits import Limits
+from ._limits import Limits, count
 from ._request import Call
 from ._stream import StreamManager, StreamRequest
 from ._targets import given_for_self, one_by_one
@@ -46,8 +46,9 @@ class Pool:
     Made by `open_pool`, and usable inside its block from any task of the same `trio.run`.
 
     Promises:
-        **Order.** Requests given to a slot begin in the order in which they were given,
-        and a worker executes one at a time.
+        **Order.** Requests given to a slot begin in the order in which they were given, and a
+        worker executes at most ``threads`` of them at a time. (When a new worker takes over a
+        slot, its first may begin while the old one ends its last.)
 
         **Fairness.** With round-robin routing, over any stretch in which the set of ready slots
         that carry an app does not change, the numbers of that app's requests given to them
@@ -59,8 +60,9 @@ class Pool:
 
         **At most once.** No request's action is ever begun twice.
 
-        **Nothing lost that never began.** When a worker dies, at most the one request that
-        it may have begun fails. The others are served as if nothing had happened.
+        **Nothing lost that never began.** When a worker dies, only what it may have begun fails: at
+        most one request for each of its ``threads``. The others are served as if nothing had
+        happened.
 
         **Isolation.** A crash or a hang of one worker is felt by no request of another.
 
@@ -252,8 +254,8 @@ class Pool:
 
         It takes an action by its function, by app and name, or any importable function, which
         every worker executes. A slot whose worker is booting is waited for. Slots that have
-        failed, or come later, are left out. Where a worker dies before it has begun, the next
-        one of its slot executes it.
+        failed, that come later, or that leave the pool before they have begun, are left out.
+        Where a worker dies before it has begun, the next one of its slot executes it.
 
         Cancellation is that of each of the requests: see `run_sync`.
 
@@ -317,6 +319,60 @@ class Pool:
             except TypeError as error:
                 raise TypeError(f"key must hash, was {key!r}: {error}") from None
         return Pool._made(self._supervisor, self._intake, limits, key)
+
+    @trio.lowlevel.enable_ki_protection
+    async def resize(self, n: int) -> None:
+        """Open or remove slots until there are ``n``.
+
+        A slot that is opened takes its share of what waits as soon as its worker has booted; it
+        carries the apps that may have more carriers (see ``workers`` of `App`). A slot that is
+        removed is given nothing more; what it had waiting goes to the others, its worker ends
+        what it has been sent, and closes. Where it alone carries an app, another slot's worker is
+        replaced first by one that carries it too. Slots that have failed are removed first. No
+        request fails because of a resize.
+
+        Returns when it is so: all new workers have booted, and all that were too many have
+        closed. Of several resizes at a time the last one's number holds, and all return then.
+
+        Cancellation: the caller leaves; the pool changes to ``n`` all the same.
+
+        Args:
+            n: how many slots, at least 1.
+
+        Raises:
+            TypeError, ValueError: it is no whole number, or less than 1.
+            AppLoadError: a worker that it takes could not boot. The pool keeps the slots that
+                have one, and serves on.
+            trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
+        """
+        await self._supervisor.scaling.resize(count("n", n, least=1))
+
+    @trio.lowlevel.enable_ki_protection
+    async def reload(self, *, overlap: bool = True) -> None:
+        """Replace every worker by one that imports the apps anew, slot after slot.
+
+        The new worker boots while the old one serves, and takes over; then the old one ends what
+        it has been sent, and closes. So no request fails or waits for it, and keys keep their
+        slots. State that is nowhere but in the workers is lost, as at every end of a worker. A slot
+        that has failed gets another chance. Returns when the last slot's new worker has taken
+        over. One reload at a time: a second one begins when the first has ended.
+
+        Cancellation: the caller leaves; the slot whose turn it is gets its new worker all the
+        same, those behind it do not.
+
+        Args:
+            overlap: whether both are there for a moment. False: the old worker closes before
+                the new one starts, for apps that fill the memory of the machine; the pool serves
+                with one worker less meanwhile, and what only this slot can take waits.
+
+        Raises:
+            AppLoadError: a new worker could not boot. The old ones that have not been replaced
+                stay; without ``overlap``, this one's slot tries again by itself.
+            trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
+        """
+        if not isinstance(overlap, bool):
+            raise TypeError(f"overlap must be True or False, was {overlap!r}")
+        await self._supervisor.scaling.reload(overlap=overlap)
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool does at this moment, in numbers that do not change any more.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -15,12 +16,14 @@ import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import trio
 import trio_parallel
 
-from ._engine import Blueprint, Chunks, Engine, Exit, Reply, Worker, describe_exit
+from . import _wire
+from ._engine import Blueprint, Engine, Exit, Worker, describe_exit
 from ._errors import AppLoadError, DirtyError
 from ._frames import FrameSocket
 from ._handshake import Connection, accept_worker, private_listener
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from multiprocessing.process import BaseProcess
 
+    from ._engine import Answer, AppPaths
     from ._pickling import Segment
 
 if sys.platform == "win32":
@@ -54,6 +58,8 @@ STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 
 class ProcessEngine(Engine):
     """Starts each worker as one long job of a trio-parallel process of its own."""
+
+    look_seconds = 1.0
 
     def __init__(self) -> None:
         this = multiprocessing.current_process()
@@ -111,27 +117,42 @@ class ProcessWorker(Worker):
         self._pidfd: int | None = None
         self._exited = trio.Event()
         self._exitcode: int | None = None
+        self._process: psutil.Process
+        # Seconds of a processor that it had used at the last look.
+        self._used: tuple[float, float] | None = None
 
     # From start to end
 
-    async def wait_ready(self) -> None:
-        """Start the process, and wait until it has connected and booted its apps."""
-        try:
-            await self._connect()
-        except OSError as error:
-            raise AppLoadError(
-                f"the worker of slot {self._blueprint.slot} could not start: {error}"
-            ) from error
+    async def look_up(self, apps: AppPaths) -> Sequence[int | None]:
+        """Have the process, started if need be, import apps and say what they declare."""
+        declared: Sequence[int | None] = await self._order(_wire.LOOK_UP, apps)
+        return declared
+
+    async def boot(self, apps: AppPaths) -> None:
+        """Have the process, started if need be, boot its apps."""
+        await self._order(_wire.BOOT, apps)
+        self._process = psutil.Process(self.pid)
+
+    async def _order(self, kind: int, apps: AppPaths) -> Any:
         slot = self._blueprint.slot
-        report = await self._frames.receive_boot_report()
+        if self._connection is None:
+            try:
+                await self._connect()
+            except OSError as error:
+                raise AppLoadError(f"the worker of slot {slot} could not start: {error}") from error
+        paths = [(index, path.module, path.qualname) for index, path in apps]
+        await self._frames.send([_wire.frame(kind, 0, pickle.dumps(paths))])
+        report = await self._frames.receive_report()
         if report is None:
             await self._wait_exit()
             raise AppLoadError(
                 f"the worker of slot {slot} could not boot: {self.exit()} while it was loading "
                 "its apps"
             )
-        if report:
-            raise AppLoadError(f"the apps of slot {slot} could not boot:\n\n{report}")
+        kind, value = report
+        if kind == _wire.FAILED:
+            raise AppLoadError(f"the apps of slot {slot} could not boot:\n\n{value}")
+        return value
 
     async def _connect(self) -> None:
         with private_listener() as (address, listener):
@@ -155,7 +176,7 @@ class ProcessWorker(Worker):
     async def _run_job(self, address: str, token: bytes) -> None:
         assert self._job_ended is not None
         blueprint = self._blueprint
-        arguments = address, token, blueprint.slot, blueprint.worker, blueprint.importable()
+        arguments = address, token, blueprint.slot, blueprint.worker, blueprint.lanes
         try:
             with self._job:
                 async with trio_parallel.open_worker_context(grace_period=EXIT_SECONDS) as context:
@@ -265,6 +286,22 @@ class ProcessWorker(Worker):
         """Send SIGCONT."""
         self._signal(signal.SIGCONT)
 
+    def memory(self) -> int:
+        """Ask the system."""
+        with suppress(psutil.Error):
+            if not self._exited.is_set():
+                resident: int = self._process.memory_info().rss
+                return resident
+        return 0
+
+    def stands_still(self) -> bool:
+        """Ask the system for the state of the process, and how long it has run."""
+        with suppress(psutil.Error):
+            state, used = self._process.status(), self._process.cpu_times()
+            rested, self._used = self._used == (used.user, used.system), (used.user, used.system)
+            return rested and state in (psutil.STATUS_STOPPED, psutil.STATUS_SLEEPING)
+        return False
+
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             if self._pidfd is not None:
@@ -290,7 +327,7 @@ class ProcessWorker(Worker):
         """Send frames; if the worker has ended, drop them."""
         await self._frames.send(frames)
 
-    async def receive(self) -> Sequence[Reply | Chunks]:
+    async def receive(self) -> Sequence[Answer]:
         """Wait for replies; once the socket has ended, wait for the exit and return none."""
         replies = await self._frames.receive()
         if not replies:

@@ -6,6 +6,7 @@ Decisions only: nothing here waits, and nothing here knows of trio.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ class Rotation:
     app's last request, counting upwards and around. So as long as the set of ready slots
     stays the same, the numbers of requests given to them differ by at most one; and
     when it changes, nobody's turn is skipped or repeated.
+
+    Attributes:
+        bits: the slots, each a bit of this number.
     """
 
-    __slots__ = ("_last", "_next", "_ready")
+    __slots__ = ("_last", "_next", "_ready", "bits")
 
     def __init__(self) -> None:
         self._ready: list[int] = []
+        self.bits = 0
         self._last = -1
         # Invariant: _ready is sorted, and _ready[_next:] are the slots behind _last.
         self._next = 0
@@ -51,6 +56,14 @@ class Rotation:
         """Return the slots that are ready, the one whose turn it is first."""
         return self._ready[self._next :] + self._ready[: self._next]
 
+    def first_of(self, bits: int) -> int:
+        """Return the one of some slots, at least one, whose turn comes first."""
+        last = self._last
+        behind = bits >> (last + 1)
+        if behind:
+            return last + (behind & -behind).bit_length()
+        return (bits & -bits).bit_length() - 1
+
     def took(self, slot: int) -> None:
         """Take note that a ready slot was given a request, whosever turn it was."""
         self._last = slot
@@ -59,12 +72,63 @@ class Rotation:
     def add(self, slot: int) -> None:
         """Let a slot that has become ready take part."""
         insort(self._ready, slot)
+        self.bits |= 1 << slot
         self._next = bisect_right(self._ready, self._last)
 
     def remove(self, slot: int) -> None:
         """Leave out a slot that is ready no more."""
         self._ready.remove(slot)
+        self.bits ^= 1 << slot
         self._next = bisect_right(self._ready, self._last)
+
+
+class Loads:
+    """Finds the least loaded of some slots, in a time that does not grow with their number.
+
+    Slots are bits of numbers: so those with one load are found, and compared with those that
+    carry an app, all at once. There are as many different loads as slots at most, and hardly
+    ever more than three.
+    """
+
+    __slots__ = ("_levels", "_loads")
+
+    def __init__(self) -> None:
+        self._loads: dict[int, int] = {}
+        # By load, the slots that have it. Invariant: none is 0.
+        self._levels: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Loads {self._loads}>"
+
+    def put(self, slot: int, load: int) -> None:
+        """Take note of the load of a slot."""
+        before = self._loads.get(slot)
+        if before == load:
+            return
+        bit = 1 << slot
+        if before is not None:
+            self._leave(before, bit)
+        self._loads[slot] = load
+        self._levels[load] = self._levels.get(load, 0) | bit
+
+    def remove(self, slot: int) -> None:
+        """Forget a slot, if it is there."""
+        load = self._loads.pop(slot, None)
+        if load is not None:
+            self._leave(load, 1 << slot)
+
+    def _leave(self, load: int, bit: int) -> None:
+        left = self._levels[load] ^ bit
+        if left:
+            self._levels[load] = left
+        else:
+            del self._levels[load]
+
+    def least(self, bits: int) -> int:
+        """Return those of some slots, at least one, that have the least load."""
+        levels = self._levels
+        least = levels[min(levels)] & bits
+        return least or next(some for load in sorted(levels) if (some := levels[load] & bits))
 
 
 def highest_random_weight(key: int, slots: Iterable[int]) -> int:
@@ -74,7 +138,8 @@ def highest_random_weight(key: int, slots: Iterable[int]) -> int:
     or goes only the keys change that it wins or has won: 1/n of all. Thaler and Ravishankar,
     *Using Name-Based Mappings to Increase Hit Rates* (1998), known as rendezvous hashing.
     """
-    return max(slots, key=lambda slot: _mixed(_mixed(key) ^ _mixed(~slot)))
+    mixed = _mixed(key)
+    return max(slots, key=lambda slot: _mixed(mixed ^ _mixed_slot(slot)))
 
 
 _WORD = (1 << 64) - 1
@@ -89,6 +154,12 @@ def _mixed(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _WORD
     return value ^ (value >> 31)
+
+
+@cache
+def _mixed_slot(slot: int) -> int:
+    """Return the same of a slot, of which there are few."""
+    return _mixed(~slot)
 
 
 class Routable(Protocol):

@@ -1,8 +1,8 @@
-"""A slot: its memory channel, its consumer, and the workers that succeed each other in it.
+"""A slot: its memory channel, its consumer, and what it has been given.
 
-Two tasks for each slot, for as long as the pool lives: `Slot.supervise` has one worker
-after the other; `Slot.consume` takes requests from the channel and sends them. What they
-decide, they decide between two awaits.
+One task for each slot, for as long as it lives: `Slot.consume` takes requests from the channel
+and sends them to the slot's workers. Who these are is the business of `Succession`. What either
+decides, it decides between two awaits.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import _wire
 from ._backlog import Backlog
-from ._backoff import Backoff
 from ._dispatcher import no_workers
 from ._durations import Durations
-from ._engine import Blueprint
-from ._errors import AppLoadError, DirtyError, NoWorkersAvailableError
-from ._incarnation import Incarnation
-from ._log import logger
-from ._nursery import open_service_nursery
+from ._errors import NoWorkersAvailableError
+from ._keys import OnlySlot
 from ._request import Request
 from ._routing import number
 from ._statistics import WorkerStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable
 
     from ._dispatcher import Dispatcher
-    from ._engine import Engine, Worker
+    from ._engine import AppPaths
+    from ._errors import DirtyError
+    from ._incarnation import Incarnation
     from ._instruments import Instruments, Outcome
     from ._pickling import Segment
-    from ._statistics import SlotState
+    from ._statistics import Restarts, SlotState
     from ._stream import StreamRequest
-    from ._targets import AppPath
 
 DRAIN_LIMIT = 1000
 """What is emptied out of the channel before others get the loop; 1,000 take about 1 ms."""
@@ -46,70 +42,64 @@ class Slot:
 
     Attributes:
         index: its place in the rotation.
-        carries: the indices of its apps.
+        apps: what its present worker carries; without one, what the next will.
         state: see `WorkerStatistics`.
-        closed: set when it has no worker and will have none.
-        has_booted: whether it has ever had a worker that was ready.
+        current: the worker that it gives requests to; None while there is none.
+        incarnations: the workers that have booted and have not ended, in their order: those
+            that only finish what they have, and then the current one.
+        is_leaving: whether it is going to be taken out of the pool.
         failure: why it has failed, if it has: a slot whose first worker could not boot has.
-        backlog: what it has been given and has not ended.
+        backlog: what it has been given and has not ended: of its current worker, or of the next.
         completed: how many requests have ended with a result or the app's exception.
         failed: how many because a worker died.
         durations: of its completed requests.
+        latest: the number of its present or latest worker.
+        restarts: by cause, the workers after its first.
         now: the engine's clock.
-        release: to be called with each request with a key that has ended.
-        cancel_grace: seconds that an interrupted request may take to end.
+        dispatcher: gives requests to slots.
+        progress: where those are parked who wait until something has ended.
+        instruments: who is told what happens.
     """
 
     def __init__(
         self,
         index: int,
-        apps: Sequence[tuple[int, AppPath]],
+        apps: AppPaths,
         *,
-        engine: Engine,
-        numbers: Iterator[int],
         lanes: int,
-        boot_timeout: float,
-        cancel_grace: float,
-        release: Callable[[Request], object],
+        now: Callable[[], float],
+        dispatcher: Dispatcher,
         progress: trio.lowlevel.ParkingLot,
         instruments: Instruments | None,
     ) -> None:
         self.index = index
+        self.apps = tuple(apps)
         self.carries = frozenset(app for app, _ in apps)
         self.state: SlotState = "booting"
-        self._apps = tuple(apps)
-        self._engine = engine
-        self._numbers = numbers
-        self._boot_timeout = boot_timeout
-        self._progress = progress
-        self._instruments = instruments
-        self._scope = trio.CancelScope()
-        self.closed = trio.Event()
-        self.has_booted = False
+        self.current: Incarnation | None = None
+        self.incarnations: tuple[Incarnation, ...] = ()
+        self.is_leaving = False
         self.failure: DirtyError | None = None
         self._give, self._given = trio.open_memory_channel[Request | None](math.inf)
-        self.backlog = Backlog(lanes, self._begun, tells_all=instruments is not None)
+        self.backlog = Backlog(lanes, _nothing_is_sent, tells_all=instruments is not None)
         # Invariant: what has arrived and _stale are together as many as the channel holds, with
         # what it has handed to the consumer. Stale are wake-ups, and what is queued already.
         self._stale = 0
-        # The worker that requests are sent to; None while there is none.
-        self._worker: Worker | None = None
-        self._incarnation: Incarnation | None = None
-        # Whether what is sent next is to be read at once.
-        self._is_urgent = False
-        self._was_killed_deliberately = False
-        self._pid: int | None = None
-        self._number = -1
-        self._started = 0
+        self._lanes = lanes
+        self._opened = now()
+        self.latest = -1
+        self.restarts: Restarts = {}
         self.completed = 0
         self.failed = 0
         self.durations = Durations()
-        self.now = engine.now
-        self.release = release
-        self.cancel_grace = cancel_grace
+        self.now = now
+        self.dispatcher = dispatcher
+        self.progress = progress
+        self.instruments = instruments
+        self.release = dispatcher.release
 
     def __repr__(self) -> str:
-        return f"<Slot {self.index} {self.state}, worker {self._number}: {self.backlog!r}>"
+        return f"<Slot {self.index} {self.state}, worker {self.latest}: {self.backlog!r}>"
 
     # Requests come in and leave. All of this is synchronous.
 
@@ -118,8 +108,8 @@ class Slot:
         request.place = self
         self.backlog.arrive(request)
         self._give.send_nowait(request)
-        if self._instruments is not None:
-            self._instruments.request_given(request.number, self.index)
+        if self.instruments is not None:
+            self.instruments.request_given(request.number, self.index)
 
     def unsent(self) -> Iterable[Request]:
         """Return the requests that it has not sent to its worker, in order."""
@@ -129,24 +119,34 @@ class Slot:
     def take_back(self, requests: Iterable[Request]) -> None:
         """Let go of some of the unsent ones."""
         self.backlog.take_back(requests)
+        self.load_changed()
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a request whose caller leaves, so that it does not begin any more.
 
         Returns:
-            Whether nothing of it is left: it had not been sent to the worker.
+            Whether nothing of it is left: it had not been sent to a worker.
         """
-        if self._instruments is not None:
-            self._instruments.request_cancelled(request.number)
+        if self.instruments is not None:
+            self.instruments.request_cancelled(request.number)
         self._take_in_all()
-        if self.backlog.withdraw(request):
+        incarnation = self._sent_to(request)
+        backlog = self.backlog if incarnation is None else incarnation.backlog
+        if backlog.withdraw(request):
+            self.load_changed()
             self.end_unbegun(request)
-            self._progress.unpark_all()
+            self.progress.unpark_all()
             return True
-        if self._incarnation is not None and request in self.backlog.executing():
-            self._incarnation.left(request)
-        self._wake_consumer()
+        if incarnation is not None and request in backlog.executing():
+            incarnation.left(request)
+        self.wake_consumer()
         return False
+
+    def _sent_to(self, request: Request) -> Incarnation | None:
+        for incarnation in self.incarnations:
+            if incarnation.backlog.sent(request.number) is request:
+                return incarnation
+        return None
 
     def end_unbegun(self, request: Request) -> None:
         """End a request that has been cancelled, and will not begin."""
@@ -155,49 +155,128 @@ class Slot:
         request.skip()
         self.tell_end(request, "withdrawn")
 
+    def pass_on(self, requests: Iterable[Request], *, keeps: bool) -> None:
+        """Have requests that cannot have begun routed again, in the order of acceptance.
+
+        Args:
+            requests: the slot has let go of them.
+            keeps: whether those with a key stay here, before all that came later.
+        """
+        requests = sorted(requests, key=number)
+        # First: while others of its key are counted here, its end lets nothing pass them.
+        for request in requests:
+            if request.cancelled:
+                self.end_unbegun(request)
+        requests = [request for request in requests if not request.cancelled]
+        if not keeps:  # all of a key, before any of it is given to another slot
+            for request in requests:
+                if request.key is not None:
+                    self.dispatcher.unplace(request)
+        kept = []
+        for request in requests:
+            if keeps and request.key is not None:
+                kept.append(request)
+                if self.instruments is not None:
+                    self.instruments.request_given(request.number, self.index)
+            else:
+                try:
+                    self.dispatcher.route(request)
+                except NoWorkersAvailableError as error:
+                    self.end_hopeless(request, error)
+        if kept:
+            self.backlog.put_first(kept)
+            self.load_changed()
+            self.wake_consumer()
+
+    def pass_on_unsent(self, *, keeps: bool) -> None:
+        """Have what has not been sent routed again; what only this slot can execute stays."""
+        moving = [
+            request
+            for request in self.unsent()
+            if request.key is None or not (keeps or isinstance(request.key, OnlySlot))
+        ]
+        self.take_back(moving)
+        self.pass_on(moving, keeps=keeps)
+
+    def pass_on_all(self, unbegun: Iterable[Request], *, keeps: bool) -> None:
+        """Have what a worker had not begun routed again, and all that has not been sent."""
+        unsent = [*self.unsent()]
+        self.take_back(unsent)
+        self.pass_on([*unbegun, *unsent], keeps=keeps)
+
+    def end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
+        """End a request that no slot can take, now or later."""
+        if self.is_leaving and isinstance(request.key, OnlySlot):
+            request.skip()  # a broadcast does without a slot that has left
+        else:
+            request.fail(error)
+        self.tell_end(request, "unavailable")
+
+    def give_up(self, cause: DirtyError) -> None:
+        """Fail: no worker will take what it has been given."""
+        self.state = "failed"
+        self.failure = cause
+        if self.instruments is not None:
+            self.instruments.slot_closed(self.index, cause)
+        for request in self.dispatcher.failed(self, cause):
+            self.end_hopeless(request, no_workers(request.target, cause))
+        self.pass_on_all((), keeps=False)
+        self.progress.unpark_all()
+
     def tell(self, request: StreamRequest, frame: Segment) -> None:
         """Send a frame to the worker that executes the stream."""
-        self.backlog.notify(frame)
-        if self.backlog.attentive and self._incarnation is not None and not request.is_held:
-            self._incarnation.resumed(request)
-        self._wake_consumer()
-
-    def send_urgently(self, frame: Segment) -> None:
-        """Send a frame, and have the worker read it in the middle of its action."""
-        self.backlog.notify(frame)
-        self._is_urgent = True
-        self._wake_consumer()
+        incarnation = self._sent_to(request)
+        if incarnation is not None:
+            incarnation.backlog.notify(frame)
+            if incarnation.backlog.attentive and not request.is_held:
+                incarnation.resumed(request)
+            self.wake_consumer()
 
     @property
     def load(self) -> int:
         """How many requests it has been given that have not ended."""
-        return self.backlog.load
+        load = self.backlog.load
+        for incarnation in self.incarnations:
+            if incarnation.backlog is not self.backlog:
+                load += incarnation.backlog.load
+        return load
+
+    def load_changed(self) -> None:
+        """Take note that requests have ended, or have otherwise come or gone."""
+        self.dispatcher.load_changed(self)
 
     def has_room(self, max_queue: int) -> bool:
         """Whether one more would leave at most so many that have not begun."""
-        if self._worker is None:
-            return self.backlog.queued < max_queue
+        if self.current is None or len(self.incarnations) > 1:
+            return self.queued < max_queue
         return self.backlog.has_room(max_queue)
+
+    @property
+    def queued(self) -> int:
+        """How many have not begun, and whose callers are still there."""
+        queued = self.backlog.queued
+        for incarnation in self.incarnations:
+            if incarnation.backlog is not self.backlog:
+                queued += incarnation.backlog.queued
+        return queued
 
     @property
     def busy(self) -> bool:
         """Whether anything that it was given has not ended."""
-        return self.backlog.busy
-
-    def close(self) -> None:
-        """Have the worker close, which must be idle; give up starting one."""
-        if self.state == "ready":
-            self.state = "draining"
-            self._wake_consumer()
-        else:
-            self._scope.cancel()
+        return self.backlog.busy or any(each.backlog.busy for each in self.incarnations)
 
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
         self._take_in_all()
-        return self.backlog.let_go()
+        begun, unbegun = self.backlog.let_go()
+        for incarnation in self.incarnations:
+            also_begun, also_unbegun = incarnation.backlog.let_go()
+            begun += also_begun
+            unbegun += also_unbegun
+        return begun, unbegun
 
-    def _wake_consumer(self) -> None:
+    def wake_consumer(self) -> None:
+        """Have the consumer look whether there is anything to send."""
         self._stale += 1
         self._give.send_nowait(None)
 
@@ -214,12 +293,16 @@ class Slot:
             self._stale -= 1
             # Asking the channel how many it holds would cost each round trip 3 µs.
             self._take_in(self.backlog.arrived + self._stale)
-            while (worker := self._worker) is not None and (frames := self._next_frames()):
-                # Of these frames: what becomes urgent while they are sent is not among them.
-                is_urgent, self._is_urgent = self._is_urgent, False
-                await worker.send(frames)
-                if is_urgent:
-                    worker.interrupt()
+            for incarnation in self.incarnations:
+                while frames := incarnation.next_frames():
+                    # Of these frames: what becomes urgent while they are sent is not among them.
+                    is_urgent, incarnation.is_urgent = incarnation.is_urgent, False
+                    await incarnation.worker.send(frames)
+                    if is_urgent:
+                        incarnation.worker.interrupt()
+                # In order: the next worker begins its first when this one has begun its last.
+                if incarnation.retired_for is not None and incarnation.backlog.queued:
+                    break
 
     def _take_in(self, waiting: int) -> None:
         """Take into the queue what has arrived, and out of the channel what it holds of it.
@@ -237,171 +320,88 @@ class Slot:
     def _take_in_all(self) -> None:
         self._take_in(self._given.statistics().current_buffer_used)
 
-    def _next_frames(self) -> Sequence[Segment]:
-        """Return what to send now: the last is the order to close."""
-        frames = self.backlog.next_frames()
-        if not frames and self.state == "draining" and not self.backlog.busy:
-            self._worker = None
-            return [_wire.frame(_wire.CLOSE)]
-        return frames
-
     # The workers
 
-    @trio.lowlevel.enable_ki_protection
-    async def supervise(self, dispatcher: Dispatcher) -> None:
-        """Have one worker after the other, until the slot is closed or has failed."""
-        backoff = Backoff()
-        if self._instruments is not None:
-            self._instruments.slot_opened(self.index, self._app_names())
-        try:
-            with self._scope:
-                while True:
-                    self.state = "booting"
-                    completed = self.completed
-                    cause = await self._run_worker(dispatcher)
-                    if cause is None:
-                        break
-                    blameless = self._was_killed_deliberately
-                    delay = backoff.died(completed=self.completed - completed + blameless)
-                    if delay is None or not self.has_booted:
-                        self._give_up(dispatcher, cause)
-                        break
-                    if delay:
-                        self.state = "backing_off"
-                        await trio.sleep(delay)
-        finally:
-            if self.failure is None:
-                self.state = "draining"
-                self._tell_closed()
-            self.closed.set()
+    def assign(self, apps: AppPaths) -> None:
+        """Let the first worker carry these, which is only known now."""
+        self.apps = tuple(apps)
+        self.carries = frozenset(app for app, _ in apps)
+        self.dispatcher.add(self)
+        if self.instruments is not None:
+            self.instruments.slot_carries(self.index, self.app_names)
 
-    async def _run_worker(self, dispatcher: Dispatcher) -> DirtyError | None:
-        """Start a worker and let it serve until it ends; return what it died of, if it did."""
-        self._number = next(self._numbers)
-        self._started += 1
-        self._was_killed_deliberately = False
-        if self._instruments is not None:
-            self._instruments.worker_started(self.index, self._number)
-        blueprint = Blueprint(self.index, self._number, self._apps)
-        async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
-            incarnation = Incarnation(self, worker, self._number)
-            try:
-                await self._wait_ready(worker)
-                self._take_part(dispatcher, incarnation)
-                nursery.start_soon(incarnation.oversee)
-                await incarnation.run()
-            except AppLoadError as error:
-                logger.error("worker %d: %s", self._number, error)
-                return error
-            finally:
-                was_told_to_close = self.state == "draining"
-                self._take_no_part(dispatcher, incarnation)
-            if was_told_to_close:
-                return None
-            self._was_killed_deliberately = incarnation.is_deliberate
-            return incarnation.settle_exit(dispatcher, worker.exit())
+    def take_over(self, incarnation: Incarnation, apps: AppPaths) -> None:
+        """Have a worker that has booted take the place of the current one."""
+        self.apps = tuple(apps)
+        self.carries = frozenset(app for app, _ in apps)
+        self.backlog = incarnation.backlog
+        self.incarnations = (*self.incarnations, incarnation)
+        self.current = incarnation
+        if not self.is_leaving:
+            self.state = "ready"
 
-    def _take_part(self, dispatcher: Dispatcher, incarnation: Incarnation) -> None:
-        self._incarnation = incarnation
-        self._worker = incarnation.worker
-        self._pid = self._worker.pid
-        self.state = "ready"
-        self.has_booted = True
-        if self._instruments is not None:
-            self._instruments.worker_ready(self.index, self._number, self._pid)
-        dispatcher.ready(self)
-        # Requests with a key may have waited here.
-        self._wake_consumer()
-        self._progress.unpark_all()
+    def step_down(self) -> None:
+        """Be without a current worker: it has ended, or is to finish what it has been sent."""
+        self.current = None
+        if not self.is_leaving:
+            self.state = "booting"
+        self.backlog = self.backlog.hand_over(_nothing_is_sent)
 
-    def _take_no_part(self, dispatcher: Dispatcher, incarnation: Incarnation) -> None:
-        if self.state in ("ready", "draining"):
-            dispatcher.lost(self)
-        self.state = "booting"
-        self._worker = None
-        self._incarnation = None
-        self._is_urgent = False
-        self._pid = None
-        if self._instruments is not None:
-            exit_ = incarnation.worker.exit()
-            self._instruments.worker_exited(self.index, self._number, exit_.pid, exit_.exitcode)
-        self._progress.unpark_all()
-
-    async def _wait_ready(self, worker: Worker) -> None:
-        with trio.move_on_after(self._boot_timeout) as booting:
-            await worker.wait_ready()
-        if booting.cancelled_caught:
-            raise AppLoadError(
-                f"slot {self.index}: worker {self._number}, process {worker.pid}, did not "
-                f"boot within boot_timeout={self._boot_timeout} seconds"
-            )
+    def forget(self, incarnation: Incarnation) -> None:
+        """Take note that a worker has ended, and everything of it is settled."""
+        self.incarnations = tuple(each for each in self.incarnations if each is not incarnation)
+        incarnation.backlog.tell_nobody()
 
     def made_progress(self) -> None:
         """Go on after requests have been answered."""
-        if self.backlog.unsent():
-            self._wake_consumer()
-        if self._progress:
-            self._progress.unpark_all()
-
-    def _give_up(self, dispatcher: Dispatcher, cause: DirtyError) -> None:
-        self.state = "failed"
-        self.failure = cause
-        logger.error("slot %d has failed: %s", self.index, cause)
-        self._tell_closed()
-        for request in dispatcher.failed(self, cause):
-            self._end_hopeless(request, no_workers(request.target, cause))
-        _, waiting = self.let_go()
-        waiting.sort(key=number)
-        for request in waiting:  # all of a key, before any of it is given to another slot
-            if request.key is not None:
-                self.release(request)
-        for request in waiting:
-            try:
-                dispatcher.route(request)
-            except NoWorkersAvailableError as error:
-                self._end_hopeless(request, error)
-        self._progress.unpark_all()
-
-    def _end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
-        request.fail(error)
-        self.tell_end(request, "unavailable")
-
-    def _begun(self, request: Request) -> None:
-        if self._instruments is not None:
-            self._instruments.request_begun(request.number, self.index, self._number)
-        if self._incarnation is not None:
-            self._incarnation.begun(request)
+        if self.backlog.unsent() or len(self.incarnations) > 1:
+            self.wake_consumer()
+        if self.progress:
+            self.progress.unpark_all()
 
     # What it tells
 
     def tell_end(self, request: Request, outcome: Outcome) -> None:
         """Tell the instruments how a request has ended."""
-        if self._instruments is not None:
-            self._instruments.request_ended(request.number, outcome)
+        if self.instruments is not None:
+            self.instruments.request_ended(request.number, outcome)
 
-    def _tell_closed(self) -> None:
-        if self._instruments is not None:
-            self._instruments.slot_closed(self.index, self.failure)
-
-    def _app_names(self) -> tuple[str, ...]:
-        return tuple(str(path) for _, path in self._apps)
+    @property
+    def app_names(self) -> tuple[str, ...]:
+        """The apps that it carries, as text."""
+        return tuple(str(path) for _, path in self.apps)
 
     def statistics(self) -> WorkerStatistics:
         """Return what the slot does at this moment."""
-        executing = self.backlog.executing()
-        waiting, execution = Durations.summarise([self.durations])
+        executing = [
+            (request, incarnation)
+            for incarnation in self.incarnations
+            for request in incarnation.backlog.executing()
+        ]
+        waiting, execution = self.durations.summary()
+        now = self.now()
+        busy = self.durations.seconds + sum(
+            now - max(incarnation.settled, request.accepted) for request, incarnation in executing
+        )
         return WorkerStatistics(
             slot=self.index,
-            worker=self._number,
-            pid=self._pid,
+            worker=self.latest,
+            pid=None if self.current is None else self.current.worker.pid,
             state=self.state,
-            apps=self._app_names(),
-            queued=self.backlog.queued,
+            failure=None if self.failure is None else str(self.failure),
+            apps=self.app_names,
+            queued=self.queued,
             running=len(executing),
-            abandoned=sum(not request.awaited for request in executing),
+            abandoned=sum(not request.awaited for request, _ in executing),
             completed=self.completed,
             failed=self.failed,
-            restarts=max(0, self._started - 1),
+            restarts=sum(self.restarts.values()),
+            restarts_by_cause=dict(self.restarts),
+            utilisation=min(1.0, busy / ((now - self._opened) * self._lanes or math.inf)),
             waiting=waiting,
             execution=execution,
         )
+
+
+def _nothing_is_sent(request: Request) -> None:
+    """For the backlog of a slot that has no worker: what is not sent does not begin."""

@@ -3,87 +3,87 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import trio
 
+from ._allocation import allocate
 from ._dispatcher import Dispatcher
 from ._durations import Durations
+from ._scaling import Scaling
 from ._slot import Slot
-from ._statistics import PoolStatistics
+from ._statistics import AppStatistics, PoolStatistics
+from ._succession import Succession
+from ._wish import Inquiry
 
 if TYPE_CHECKING:
-    from ._engine import Engine
+    from collections.abc import Iterable, Sequence
+
+    from ._engine import AppPaths, Engine
     from ._options import Options
     from ._request import Request
+    from ._statistics import Cause, Restarts
 
 
 class Supervisor:
     """Has every slot served, and settles what is left when that ends.
 
     Attributes:
-        slots: all of them.
-        dispatcher: gives requests to them.
+        successions: the workers of each slot, in the order of the slots; of those that leave
+            as well, until they are gone.
+        app_limits: by how many slots each app may be carried.
+        dispatcher: gives requests to slots.
+        scaling: how many slots there are to be.
+        progress: where those are parked who look again whenever something has ended.
         is_open: whether requests may be accepted.
     """
 
     def __init__(self, options: Options, engine: Engine) -> None:
-        self._grace_period = options.grace_period
+        self._options = options
+        self._engine = engine
         self._instruments = options.instruments
         self.is_open = False
-        # Whoever waits for the pool to become quiet is parked here, and looks again
-        # whenever something has ended.
-        self._progress = trio.lowlevel.ParkingLot()
-        workers = itertools.count()
-        apps = tuple(enumerate(options.apps))
-        self.slots = tuple(
-            Slot(
-                index,
-                apps,
-                engine=engine,
-                numbers=workers,
-                lanes=1,
-                boot_timeout=options.boot_timeout,
-                cancel_grace=options.cancel_grace,
-                release=self._release,
-                progress=self._progress,
-                instruments=options.instruments,
-            )
-            for index in range(options.workers)
-        )
+        self.progress = trio.lowlevel.ParkingLot()
+        self._numbers = itertools.count()
+        self.successions: tuple[Succession, ...] = ()
+        self.app_limits: Sequence[float] = ()
         self.dispatcher = Dispatcher(
-            self.slots,
-            range(len(apps)),
+            (),
+            range(len(options.apps)),
             self._left,
             routing=options.routing,
             max_queue=options.max_queue,
         )
+        self.scaling = Scaling(self, options.workers)
+        # What slots have done that have left.
+        self._completed = self._failed = 0
+        self._restarts: Restarts = {}
+        self._durations = Durations()
+        self._nursery: trio.Nursery
 
     def _left(self, request: Request) -> None:
         """Take note of a request whose caller has left while it waited for a slot."""
-        self._progress.unpark_all()
+        self.progress.unpark_all()
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
             self._instruments.request_ended(request.number, "withdrawn")
 
-    def _release(self, request: Request) -> None:
-        self.dispatcher.release(request)
+    # Slots come and go
 
-    def statistics(self) -> PoolStatistics:
-        """Return what the pool does at this moment."""
-        workers = tuple(slot.statistics() for slot in self.slots)
-        waiting, execution = Durations.summarise(slot.durations for slot in self.slots)
-        return PoolStatistics(
-            workers=workers,
-            queued=len(self.dispatcher) + sum(worker.queued for worker in workers),
-            running=sum(worker.running for worker in workers),
-            abandoned=sum(worker.abandoned for worker in workers),
-            completed=sum(worker.completed for worker in workers),
-            failed=sum(worker.failed for worker in workers),
-            restarts=sum(worker.restarts for worker in workers),
-            waiting=waiting,
-            execution=execution,
-        )
+    @property
+    def slots(self) -> list[Slot]:
+        """The slots, in their order."""
+        return [succession.slot for succession in self.successions]
+
+    @property
+    def staying(self) -> list[Succession]:
+        """Those of the slots that do not leave."""
+        return [each for each in self.successions if not each.slot.is_leaving]
+
+    def paths(self, apps: Iterable[int]) -> AppPaths:
+        """Return apps as workers are told of them."""
+        return [(app, self._options.apps[app]) for app in sorted(apps)]
 
     async def boot(self, nursery: trio.Nursery) -> None:
         """Start every slot, and wait until each has a worker that has booted.
@@ -91,25 +91,156 @@ class Supervisor:
         Raises:
             AppLoadError: one could not boot. The others are being killed.
         """
-        for slot in self.slots:
-            nursery.start_soon(slot.consume)
-            nursery.start_soon(slot.supervise, self.dispatcher)
-        while not all(slot.has_booted for slot in self.slots):
-            await self._progress.park()
-            for slot in self.slots:
-                if slot.failure is not None:
-                    raise slot.failure
+        self._nursery = nursery
+        limits = self._options.app_limits
+        unknown = [app for app, limit in enumerate(limits) if limit is None]
+        if unknown:
+            await self._ask_first(unknown)
+        else:
+            self.app_limits = [math.inf if limit is None else limit for limit in limits]
+            self.open_slots(self._options.workers)
+        while not all(each.has_booted for each in self.successions):
+            await self.progress.park()
+            self._check_booting()
         self.is_open = True
+        nursery.start_soon(self.scaling.run)
+        if self._engine.look_seconds < math.inf:
+            nursery.start_soon(self._look_after_workers)
+
+    async def _ask_first(self, unknown: Sequence[int]) -> None:
+        """Open the first slot, whose worker tells who is to carry what, and then the others."""
+
+        def answered(declared: Sequence[int | None]) -> None:
+            said = dict(zip(unknown, declared, strict=True))
+            self.app_limits = [
+                math.inf if limit is None else limit
+                for limit in (
+                    said.get(app, limit) for app, limit in enumerate(self._options.app_limits)
+                )
+            ]
+            slots = range(self._options.workers)
+            apps = allocate(self.app_limits, {}, slots)
+            first.slot.assign(self.paths(apps[0]))
+            for index in slots[1:]:
+                self._nursery.start_soon(self._add(index, apps[index]).run)
+
+        first = self._add(0, ())
+        self._nursery.start_soon(first.run, Inquiry(self.paths(unknown), answered))
+        while not self.app_limits:
+            await self.progress.park()
+            self._check_booting()
+
+    def _check_booting(self) -> None:
+        for slot in self.slots:
+            if slot.failure is not None:
+                raise slot.failure
+
+    def open_slots(self, count: int) -> list[Succession]:
+        """Open so many further slots, and return them."""
+        taken = {slot.index for slot in self.slots}
+        new = list(itertools.islice((i for i in itertools.count() if i not in taken), count))
+        staying = {each.slot.index: each.slot.carries for each in self.staying}
+        apps = allocate(self.app_limits, staying, new)
+        opened = [self._add(index, apps[index]) for index in new]
+        for succession in opened:
+            self._nursery.start_soon(succession.run)
+        return opened
+
+    def _add(self, index: int, apps: Iterable[int]) -> Succession:
+        options = self._options
+        slot = Slot(
+            index,
+            self.paths(apps),
+            lanes=options.threads,
+            now=self._engine.now,
+            dispatcher=self.dispatcher,
+            progress=self.progress,
+            instruments=options.instruments,
+        )
+        succession = Succession(slot, self._engine, self._numbers, options)
+        successions = [*self.successions, succession]
+        self.successions = tuple(sorted(successions, key=lambda each: each.slot.index))
+        self.dispatcher.add(slot)
+        if self._instruments is not None:
+            self._instruments.slot_opened(slot.index, slot.app_names)
+        return succession
+
+    def remove(self, succession: Succession) -> None:
+        """Have a slot leave; it is among the others until it has ended what it has."""
+        succession.leave()
+        self._nursery.start_soon(self._forget, succession)
+
+    async def _forget(self, succession: Succession) -> None:
+        await succession.closed.wait()
+        slot = succession.slot
+        if slot.busy:  # it was cancelled with the pool, which settles what is left
+            return
+        self.successions = tuple(each for each in self.successions if each is not succession)
+        self._completed += slot.completed
+        self._failed += slot.failed
+        _add_up(self._restarts, slot.restarts)
+        self._durations.absorb(slot.durations)
+        self.progress.unpark_all()
+
+    # While it lives
+
+    async def _look_after_workers(self) -> None:
+        """Notice idle workers that stand still."""
+        while True:
+            await trio.sleep(self._engine.look_seconds)
+            for slot in self.slots:
+                for incarnation in slot.incarnations:
+                    incarnation.look_after()
+
+    def statistics(self) -> PoolStatistics:
+        """Return what the pool does at this moment."""
+        workers = tuple(slot.statistics() for slot in self.slots)
+        durations = Durations()
+        restarts: dict[Cause, int] = dict(self._restarts)
+        durations.absorb(self._durations)
+        for slot in self.slots:
+            durations.absorb(slot.durations)
+            _add_up(restarts, slot.restarts)
+        waiting, execution = durations.summary()
+        return PoolStatistics(
+            workers=workers,
+            apps=tuple(
+                self._app_statistics(app, durations)
+                for app in (*range(len(self._options.apps)), None)
+            ),
+            queued=len(self.dispatcher) + sum(worker.queued for worker in workers),
+            running=sum(worker.running for worker in workers),
+            abandoned=sum(worker.abandoned for worker in workers),
+            completed=self._completed + sum(worker.completed for worker in workers),
+            failed=self._failed + sum(worker.failed for worker in workers),
+            restarts=sum(restarts.values()),
+            restarts_by_cause=restarts,
+            utilisation=sum(worker.utilisation for worker in workers) / max(1, len(workers)),
+            waiting=waiting,
+            execution=execution,
+        )
+
+    def _app_statistics(self, app: int | None, durations: Durations) -> AppStatistics:
+        waiting, execution = durations.summary(app)
+        return AppStatistics(
+            app=None if app is None else str(self._options.apps[app]),
+            slots=tuple(self.dispatcher.carriers(app)),
+            waiting=waiting,
+            execution=execution,
+        )
+
+    # The end
 
     async def serve_rest(self) -> None:
         """Wait until all that was accepted has ended, then until every worker has closed."""
-        with trio.move_on_after(self._grace_period):
+        self.scaling.stop()
+        with trio.move_on_after(self._options.grace_period):
             while self.dispatcher or any(slot.busy for slot in self.slots):
-                await self._progress.park()
-            for slot in self.slots:
-                slot.close()
-            for slot in self.slots:
-                await slot.closed.wait()
+                await self.progress.park()
+            for succession in self.successions:
+                succession.close()
+            for succession in self.successions:
+                await succession.closed.wait()
 
     @trio.lowlevel.enable_ki_protection
     def settle_rest(self) -> None:
@@ -125,3 +256,9 @@ class Supervisor:
                 request.fail(trio.ClosedResourceError("this pool was closed"))
             if self._instruments is not None:
                 self._instruments.request_ended(request.number, "closed")
+        self.progress.unpark_all()
+
+
+def _add_up(totals: Restarts, more: Restarts) -> None:
+    for cause, count in more.items():
+        totals[cause] = totals.get(cause, 0) + count

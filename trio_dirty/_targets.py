@@ -71,11 +71,17 @@ class AppPath:
 
     @classmethod
     def _parsed(cls, text: str) -> AppPath:
-        module, colon, qualname = text.partition(":")
-        parts = [*module.split("."), *qualname.split(".")]
-        if not colon or not all(part.isidentifier() for part in parts):
-            raise ValueError(f"app path must read 'module:Class', was {text!r}")
-        return cls(module, qualname)
+        module, _, qualname = text.partition(":")
+        if _are_names(module, qualname):
+            return cls(module, qualname)
+        hint = ""
+        qualname, _, number = qualname.rpartition(":")
+        if number.isdecimal() and _are_names(module, qualname):
+            hint = (
+                ": how many workers carry the app is for open_pool to know; "
+                f"write '{module}:{qualname}'"
+            )
+        raise ValueError(f"app path must read 'module:Class', was {text!r}{hint}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,6 +292,10 @@ def given_for_self(target: Target, instance: object, verb: str) -> str:
 
 def _called(target: Target) -> str:
     return f"{target.path.qualname}.{target.action}" if target.path else target.action
+
+
+def _are_names(*dotted: str) -> bool:
+    return all(part.isidentifier() for names in dotted for part in names.split("."))
 
 
 def _is_attribute(owner: type, name: str, function: object) -> bool:

@@ -20,6 +20,9 @@ INTERRUPT reason, chunks            raise inside the request's action; a soft ti
                                     if its generator has yielded so many chunks
 CREDIT    chunks, bytes             so much has been taken by the stream's reader
 CLOSE                               call ``close()`` of every app, then exit
+LOOK_UP   pickled app paths         import these apps, and say what they declare
+BOOT      pickled app paths         make and initialise these apps
+PING                                answer with PONG as soon as this is read
 ========= ========================= =====================================================
 
 ========= ========================= =====================================================
@@ -32,6 +35,8 @@ RESULT    pickled value             what the action returned; of a stream, that 
 ERROR     pickled `RemoteFailure`   what the action raised
 SKIPPED                             the request was withdrawn before it had begun
 CLOSED    pickled texts             tracebacks of ``close()`` methods; the worker exits
+DECLARED  pickled counts            what the apps say of their ``workers``
+PONG                                the PING of this number was read
 ========= ========================= =====================================================
 """
 
@@ -56,8 +61,8 @@ TARGET_LIMIT = 1 << 15
 
 _SIZE = struct.Struct("<Q")
 
-REQUEST, STREAM, WITHDRAW, INTERRUPT, CREDIT, CLOSE = 1, 2, 3, 4, 5, 6
-READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED, CHUNK = 16, 17, 18, 19, 20, 21, 22
+REQUEST, STREAM, WITHDRAW, INTERRUPT, CREDIT, CLOSE, LOOK_UP, BOOT, PING = range(1, 10)
+READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED, CHUNK, DECLARED, PONG = range(16, 25)
 LARGE = 128
 
 

@@ -13,7 +13,8 @@ import pickle
 import sys
 
 from . import _wire
-from ._apps import Apps
+from ._app import declared_workers
+from ._apps import Apps, import_afresh, load
 from ._execution import StreamExecution, answer
 from ._info import WorkerInfo, current_worker
 from ._lane import current_lane
@@ -22,7 +23,7 @@ from ._outbox import Outbox, traceback_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 EXIT_LINK_LOST = 74
@@ -37,21 +38,28 @@ def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def serve(
-    address: str, token: bytes, slot: int, worker: int, paths: Sequence[tuple[int, str, str]]
-) -> None:
-    """Connect to the pool, boot, and serve requests until told to close.
+def serve(address: str, token: bytes, slot: int, worker: int, lanes: int = 1) -> None:
+    """Connect to the pool, boot what it says, and serve requests until told to close.
 
-    The job that trio-parallel runs. Where the connection is lost, the pool is gone or
-    the worker is of no more use: the process ends at once and quietly. It ends at once, too,
-    with a traceback on its standard error, where its own code raises: by what was sent to it
-    it can no longer tell where a frame begins.
+    The job that trio-parallel runs.
     """
     current_worker.set(WorkerInfo(slot, worker, os.getpid()))
-    link = Link.connect(address, token)
+    import_afresh()
+    link = (Link if lanes == 1 else _lanes().SharedLink).connect(address, token)
     current_lane.set(link.lane)
+    stand_or_fall(link, _serve, link, lanes)
+    link.close()
+
+
+def stand_or_fall(link: Link, run: Callable[..., object], *args: object) -> None:
+    """Run, in any thread, what the whole process ends with where it raises.
+
+    Where the connection is lost, the pool is gone or the worker is of no more use: the process
+    ends at once and quietly. It ends at once, too, with a traceback on its standard error, where
+    its own code raises: by what was sent to it it can no longer tell where a frame begins.
+    """
     try:
-        _serve(link, paths)
+        run(*args)
     except LinkLost:
         _vanish(link)
     except BaseException as error:
@@ -59,19 +67,42 @@ def serve(
             sys.stderr.write(traceback_text(error))
             sys.stderr.flush()
         os._exit(EXIT_BROKE_DOWN)
-    link.close()
 
 
-def _serve(link: Link, paths: Sequence[tuple[int, str, str]]) -> None:
-    outbox = Outbox()
+def _lanes() -> Any:
+    # A worker with one lane has no use for threads, and need not import them.
+    from . import _lanes
+
+    return _lanes
+
+
+def _serve(link: Link, lanes: int) -> None:
     try:
-        apps = Apps(paths)
+        apps = _boot(link)
+    except LinkLost:
+        raise
     except BaseException as error:
         link.send([_wire.frame(_wire.FAILED, 0, pickle.dumps(traceback_text(error)))])
         return
+    if apps is None:
+        return
     link.send([_wire.frame(_wire.READY)])
-    execute_requests(link, apps, outbox)
+    if lanes == 1:
+        execute_requests(link, apps, Outbox())
+    else:
+        _lanes().execute_requests(link, apps, lanes)
     link.send([_wire.frame(_wire.CLOSED, 0, pickle.dumps(apps.close()[:10]))])
+
+
+def _boot(link: Link) -> Apps | None:
+    """Boot the apps that the pool names; None where it wants to close before it has named any."""
+    while (order := link.next_order()) is not None:
+        kind, paths = order
+        if kind == _wire.BOOT:
+            return Apps(paths)
+        declared = [declared_workers(load(*path)) for _, *path in paths]
+        link.send([_wire.frame(_wire.DECLARED, 0, pickle.dumps(declared))])
+    return None
 
 
 def execute_requests(link: Link, apps: Apps, outbox: Outbox) -> None:

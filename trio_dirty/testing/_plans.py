@@ -21,11 +21,13 @@ class Boot:
         seconds: how long it takes; `math.inf` never ends.
         exitcode: the worker dies at the end of it, with this code; None: it does not.
         error: the boot fails with this text; None: it does not.
+        memory: how many bytes are resident for the worker then.
     """
 
     seconds: float = 0.0
     exitcode: int | None = None
     error: str | None = None
+    memory: int = 1 << 20
 
     def __post_init__(self) -> None:
         _check_seconds("seconds", self.seconds)
@@ -64,6 +66,7 @@ class Turn:
         stall: how many seconds longer it takes because the worker is stopped, as by SIGSTOP.
         chunks: how many chunks a generator yields before ``exitcode`` applies.
         is_stubborn: whether it catches what it is interrupted with, and goes on.
+        memory: how many bytes it adds to what is resident for the worker.
     """
 
     seconds: float = 0.0
@@ -71,6 +74,7 @@ class Turn:
     stall: float = 0.0
     chunks: int = 0
     is_stubborn: bool = False
+    memory: int = 0
 
     def __post_init__(self) -> None:
         _check_seconds("seconds", self.seconds)

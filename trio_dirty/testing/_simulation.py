@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import deque
 from contextlib import asynccontextmanager
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from .. import _wire
-from .._apps import Apps
-from .._engine import Blueprint, Chunks, Engine, Exit, Reply, Worker
+from .._app import declared_workers
+from .._apps import Apps, load
+from .._engine import Blueprint, Chunks, Engine, Exit, Pong, Worker
 from .._errors import AppLoadError
 from .._execution import StreamExecution, answer
 from .._info import WorkerInfo, current_worker
@@ -26,6 +28,7 @@ from ._plans import Boot, Call, Plan, Turn, ask
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from .._engine import Answer, AppPaths
     from .._pickling import Segment
 
 FIRST_PID = 1 << 22
@@ -43,16 +46,20 @@ class SimEngine(Engine):
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
+        look_seconds: how often the pool looks after idle workers, to notice those that are
+            stopped. Never, unless it is told: virtual hours of idleness would take real time.
 
     Raises:
         TypeError: it is no plan.
     """
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(self, plan: Plan | None = None, *, look_seconds: float = math.inf) -> None:
+        self.look_seconds = look_seconds
         if not isinstance(plan, Plan | None):
             raise TypeError(f"plan must be a Plan, such as RandomPlan(seed=1), was {plan!r}")
         self._plan = Plan() if plan is None else plan
-        self._workers: dict[int, SimWorker] = {}
+        # In the order of their starts; where one takes over from another, both are there.
+        self._workers: list[SimWorker] = []
 
     def now(self) -> float:
         """Return `trio.current_time`."""
@@ -77,8 +84,7 @@ class SimEngine(Engine):
         worker = self._alive(slot)
         if worker is None:
             return False
-        if worker.stalled is None:
-            worker.stalled = trio.Event()
+        worker.stall()
         return True
 
     def resume(self, slot: int) -> bool:
@@ -86,58 +92,87 @@ class SimEngine(Engine):
         worker = self._alive(slot)
         if worker is None or worker.stalled is None:
             return False
-        worker.stalled.set()
-        worker.stalled = None
-        worker.interrupt()
+        worker.resume()
         return True
 
     def _alive(self, slot: int) -> SimWorker | None:
-        worker = self._workers.get(slot)
-        return None if worker is None or worker.exit().exitcode is not None else worker
+        alive = [
+            worker
+            for worker in self._workers
+            if worker.slot == slot and worker.exit().exitcode is None
+        ]
+        ready = [worker for worker in alive if worker.is_ready]
+        return next(reversed(ready or alive), None)
 
     @asynccontextmanager
     async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
         """Return a block in which a simulated worker lives."""
         async with open_service_nursery() as nursery:
             worker = SimWorker(blueprint, self._plan)
-            self._workers[blueprint.slot] = worker
+            self._workers.append(worker)
             nursery.start_soon(worker.run)
             try:
                 yield worker
             finally:
                 worker.kill()
-                if self._workers.get(blueprint.slot) is worker:
-                    del self._workers[blueprint.slot]
+                self._workers.remove(worker)
+
+
+class SimLane(Lane):
+    """What one lane of a simulated worker executes.
+
+    Attributes:
+        lasting: while an action lasts: an interrupt ends that at once.
+    """
+
+    lasting: trio.CancelScope | None = None
 
 
 class SimWorker(Worker):
-    """A simulated worker: one task, that boots and then executes request after request."""
+    """A simulated worker: one task that boots, and then one for each lane."""
 
     def __init__(self, blueprint: Blueprint, plan: Plan) -> None:
         self.pid: int | None = FIRST_PID + blueprint.worker
+        self.slot = blueprint.slot
+        self.number = blueprint.worker
         self.stalled: trio.Event | None = None
         self._blueprint = blueprint
         self._plan = plan
         self._name = f"worker {blueprint.worker} of slot {blueprint.slot}"
         self._life = trio.CancelScope()
         self._exit: Exit | None = None
+        self._paths: list[tuple[int, str, str]] | None = None
         self._boot_error: str | None = None
-        self._ready = False
+        self.is_ready = False
         self._closing = False
         self._inbox: deque[tuple[int, bytes | None, bytes, int]] = deque()
-        self._replies: list[Reply | Chunks] = []
-        self._lane = Lane()
-        # While an action lasts: an interrupt ends that at once.
-        self._lasting: trio.CancelScope | None = None
+        self._replies: list[Answer] = []
+        self._lanes = [SimLane() for _ in range(blueprint.lanes)]
         self._held: trio.Event | None = None
-        # The worker's task, and the one that receives, look again when something has changed.
+        self._pinged = 0
+        self._was_stopped = False
+        self._memory = 0
+        # The worker's tasks, and the one that receives, look again when something has changed.
         self._changed = trio.lowlevel.ParkingLot()
 
     # The pool's side
 
-    async def wait_ready(self) -> None:
+    async def look_up(self, apps: AppPaths) -> Sequence[int | None]:
+        """Import the apps here and now."""
+        await trio.lowlevel.checkpoint()
+        try:
+            return [declared_workers(load(path.module, path.qualname)) for _, path in apps]
+        except BaseException as error:
+            raise AppLoadError(
+                f"the apps of slot {self._blueprint.slot} could not boot:\n\n"
+                f"{traceback_text(error)}"
+            ) from None
+
+    async def boot(self, apps: AppPaths) -> None:
         """Wait until the plan's boot has ended."""
-        while not self._ready:
+        self._paths = [(index, path.module, path.qualname) for index, path in apps]
+        self._changed.unpark_all()
+        while not self.is_ready:
             if self._boot_error is not None:
                 raise AppLoadError(
                     f"the apps of slot {self._blueprint.slot} could not boot:\n\n{self._boot_error}"
@@ -158,15 +193,17 @@ class SimWorker(Worker):
             body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
             if kind == _wire.CLOSE:
                 self._closing = True
+            elif kind == _wire.PING:
+                self._pinged = number
             elif kind == _wire.CREDIT:
-                if number == self._lane.number:
-                    self._lane.window.give_back(*_wire.pair(body))
+                for lane in self._executing(number):
+                    lane.window.give_back(*_wire.pair(body))
             elif kind == _wire.INTERRUPT:
-                if number == self._lane.number:
-                    self._lane.interrupt(*_wire.pair(body))
+                for lane in self._executing(number):
+                    lane.interrupt(*_wire.pair(body))
             elif kind == _wire.WITHDRAW:
-                if number == self._lane.number:
-                    self._lane.left = True
+                for lane in self._executing(number):
+                    lane.left = True
                 self._inbox = deque(
                     (other, None if other == number else target, pickled, kind)
                     for other, target, pickled, kind in self._inbox
@@ -180,7 +217,10 @@ class SimWorker(Worker):
                 self._inbox.append((number, target, bytes(pickled), kind & ~_wire.LARGE))
         self._changed.unpark_all()
 
-    async def receive(self) -> Sequence[Reply | Chunks]:
+    def _executing(self, number: int) -> list[SimLane]:
+        return [lane for lane in self._lanes if lane.number == number]
+
+    async def receive(self) -> Sequence[Answer]:
         """Wait for replies."""
         await trio.lowlevel.checkpoint()
         while not self._replies and self._exit is None:
@@ -190,8 +230,9 @@ class SimWorker(Worker):
 
     def interrupt(self) -> None:
         """End what lasts, unless the worker is stopped: then when it goes on."""
-        if self.stalled is None and self._lasting is not None and self._lane.interrupted:
-            self._lasting.cancel()
+        for lane in self._lanes:
+            if self.stalled is None and lane.lasting is not None and lane.interrupted:
+                lane.lasting.cancel()
 
     async def hold(self) -> None:
         """Have it make no progress, besides what else stops it."""
@@ -208,6 +249,15 @@ class SimWorker(Worker):
             self._held.set()
             self._held = None
 
+    def memory(self) -> int:
+        """Return what the plan has said."""
+        return 0 if self._exit is not None else self._memory
+
+    def stands_still(self) -> bool:
+        """Return whether it was stopped at the last look, and is."""
+        was_stopped, self._was_stopped = self._was_stopped, self.stalled is not None
+        return was_stopped and self._was_stopped
+
     def exit(self) -> Exit:
         """Return how the worker ended."""
         return self._exit or Exit(self.pid, None)
@@ -223,14 +273,28 @@ class SimWorker(Worker):
             self._life.cancel()
             self._changed.unpark_all()
 
+    def stall(self) -> None:
+        """Stop the worker as SIGSTOP does."""
+        if self.stalled is None:
+            self.stalled = trio.Event()
+
+    def resume(self) -> None:
+        """Let it go on, if it is stopped."""
+        if self.stalled is not None:
+            self.stalled.set()
+            self.stalled = None
+            self.interrupt()
+
     # The worker's side
 
     async def run(self) -> None:
         """Boot, execute requests, close."""
         blueprint = self._blueprint
         current_worker.set(WorkerInfo(blueprint.slot, blueprint.worker, self.pid or 0))
-        current_lane.set(self._lane)
+        current_lane.set(self._lanes[0])
         with self._life:
+            while self._paths is None:
+                await self._changed.park()
             boot = ask(self._plan, "boot", Boot, self._name, blueprint.slot, blueprint.worker)
             await trio.sleep(boot.seconds)
             await self._not_stalled()
@@ -238,37 +302,46 @@ class SimWorker(Worker):
                 self.die(boot.exitcode)
                 return
             self._boot_error = boot.error
+            self._memory = boot.memory
             if boot.error is None:
                 try:
-                    apps = Apps(blueprint.importable())
+                    apps = Apps(self._paths)
                 except BaseException as error:
                     self._boot_error = traceback_text(error)
                 else:
-                    self._ready = True
+                    self.is_ready = True
                     self._changed.unpark_all()
-                    await self._execute_requests(apps)
+                    async with trio.open_nursery() as nursery:
+                        for lane in self._lanes:
+                            nursery.start_soon(self._execute_requests, apps, lane)
                     for text in apps.close():
                         log_closing(blueprint, self.pid, text)
             self.die(0)
 
-    async def _execute_requests(self, apps: Apps) -> None:
+    async def _execute_requests(self, apps: Apps, lane: SimLane) -> None:
+        current_lane.set(lane)
         outbox = Outbox()
         while True:
             await self._not_stalled()
+            if self._pinged:
+                self._replies.append(Pong(self._pinged))
+                self._pinged = 0
+                self._changed.unpark_all()
             if not self._inbox:
                 if self._closing:
                     return
                 await self._changed.park()
                 continue
             number, target, pickled, kind = self._inbox.popleft()
-            self._lane.begin(number)
+            lane.begin(number)
             if target is None:
                 self._report([_wire.frame(_wire.SKIPPED, number)])
                 continue
             turn = self._turn(target, pickled)
+            self._memory += turn.memory
             if kind == _wire.REQUEST:
-                frames = answer(self._lane, apps, outbox, number, target, pickled)
-                interrupt = await self._last(turn)
+                frames = answer(lane, apps, outbox, number, target, pickled)
+                interrupt = await self._last(lane, turn)
                 if interrupt is not None:
                     frames = outbox.error(interrupt, number, turn.seconds)
                 await self._not_stalled()
@@ -276,19 +349,23 @@ class SimWorker(Worker):
                     await self._die_as_planned(turn)
                 self._report(frames, turn.seconds)
             else:
-                execution = StreamExecution(self._lane, apps, outbox, number, target, pickled)
-                await self._stream(execution, turn, outbox, number)
+                execution = StreamExecution(lane, apps, outbox, number, target, pickled)
+                await self._stream(lane, execution, turn, outbox, number)
 
     async def _stream(
-        self, execution: StreamExecution, turn: Turn, outbox: Outbox, number: int
+        self,
+        lane: SimLane,
+        execution: StreamExecution,
+        turn: Turn,
+        outbox: Outbox,
+        number: int,
     ) -> None:
-        lane = self._lane
         seconds = 0.0
         while not execution.ended:
             if lane.left:
                 frames = execution.close()
             elif lane.window.is_open:
-                interrupt = await self._last(turn)
+                interrupt = await self._last(lane, turn)
                 seconds += turn.seconds
                 if interrupt is None and lane.steps >= turn.chunks:
                     await self._not_stalled()
@@ -304,17 +381,17 @@ class SimWorker(Worker):
             await self._not_stalled()
             self._report(frames, seconds)
 
-    async def _last(self, turn: Turn) -> BaseException | None:
+    async def _last(self, lane: SimLane, turn: Turn) -> BaseException | None:
         """Let an action take its time; return what it was interrupted with, if it was."""
         if turn.stall:
             await trio.sleep(turn.stall)
         with trio.CancelScope() as lasting:
             if not turn.is_stubborn:
-                self._lasting = lasting
-            if turn.is_stubborn or not self._lane.interrupted:
+                lane.lasting = lasting
+            if turn.is_stubborn or not lane.interrupted:
                 await trio.sleep(turn.seconds)
-        self._lasting = None
-        interrupt = self._lane.take_interrupt()
+        lane.lasting = None
+        interrupt = lane.take_interrupt()
         return None if turn.is_stubborn else interrupt
 
     async def _die_as_planned(self, turn: Turn) -> None:

@@ -1,0 +1,248 @@
+"""Workers that succeed each other in a slot, on simulated workers and trio's clock."""
+
+import math
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+from apps import Counter
+
+import trio_dirty
+from trio_dirty import AppLoadError, open_pool
+from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
+
+NAP = 10.0
+
+
+class Naps(Plan):
+    """Naps last, boots take a second; those of some workers fail."""
+
+    def __init__(self, failing=(), memory=0):
+        self.failing = failing
+        self.memory = memory
+
+    def boot(self, slot, worker):
+        return Boot(1.0, error="no such model" if worker in self.failing else None)
+
+    def turn(self, call):
+        return Turn(call.args[0] if call.action == "nap" else 0.0, memory=self.memory)
+
+
+def started(log):
+    return [(event.time, *event.values) for event in log.of("worker_started")]
+
+
+async def settle():
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_an_idle_worker_that_stands_still_is_replaced_and_nothing_is_lost(autojump_clock):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    log = EventLog()
+    async with (
+        open_pool([Counter], workers=1, engine=engine, instruments=[log]) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        engine.stall(0)
+        await trio.sleep(1.5)  # so that the question for a sign of life is on its way
+        nursery.start_soon(pool.run_sync, Counter.add)
+        await trio.sleep(5)
+        assert pool.statistics().restarts_by_cause == {"unresponsive": 1}
+        assert await pool.run_sync(Counter.add) == 2
+    assert {event.values[1] for event in log.of("request_ended")} == {"returned"}
+    assert len(log.of("request_begun")) == 2, "it had not begun in the worker that stood still"
+
+
+async def test_a_stopped_worker_that_goes_on_in_time_is_kept(autojump_clock):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    async with open_pool([Counter], workers=1, engine=engine) as pool:
+        for _ in range(5):
+            engine.stall(0)
+            await trio.sleep(2.5)
+            engine.resume(0)
+            assert await pool.run_sync(Counter.add)
+        assert pool.statistics().restarts == 0
+        assert await pool.run_sync(Counter.add) == 6
+
+
+async def test_a_long_request_is_never_taken_for_a_hung_worker(autojump_clock):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    async with open_pool([Counter], workers=1, engine=engine) as pool:
+        assert await pool.run_sync(Counter.nap, 100_000) == 100_000
+
+        async def be_stopped():
+            await trio.sleep(1)
+            engine.stall(0)
+            await trio.sleep(1000)
+            engine.resume(0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_stopped)
+            assert await pool.run_sync(Counter.nap, 10) == 10
+        assert pool.statistics().restarts == 0
+
+
+async def test_a_worker_that_takes_over_begins_when_the_old_one_has_begun_its_last(autojump_clock):
+    log = EventLog()
+    engine = SimEngine(Naps())
+    async with (
+        open_pool([Counter], workers=1, engine=engine, instruments=[log]) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(4):
+            nursery.start_soon(pool.run_sync, Counter.nap, NAP)
+            await settle()
+        await pool.reload()
+        assert pool.statistics().running == 1
+        assert pool.statistics().queued == 3
+    begun = [(event.time, event.values[2]) for event in log.of("request_begun")]
+    # One was sent ahead to the old one. From then on both of them execute.
+    assert begun == [(1.0, 0), (11.0, 0), (11.0, 1), (21.0, 1)]
+
+
+async def test_without_overlap_the_old_worker_goes_first(autojump_clock):
+    log = EventLog()
+    engine = SimEngine(Naps())
+    async with (
+        open_pool([Counter], workers=1, engine=engine, instruments=[log]) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(pool.run_sync, Counter.nap, NAP)
+        await settle()
+        nursery.start_soon(partial(pool.reload, overlap=False))
+        await settle()
+        nursery.start_soon(pool.run_sync, Counter.add)
+        await trio.sleep(1)
+        assert pool.statistics().queued == 1
+    assert started(log) == [(0.0, 0, 0), (11.0, 0, 1)]
+    assert [event.values[2] for event in log.of("request_begun")] == [0, 1]
+
+
+async def test_a_successor_that_cannot_boot_is_tried_again_and_the_old_one_serves(autojump_clock):
+    log = EventLog()
+    engine = SimEngine(Naps(failing=range(1, 9)))
+    async with open_pool(
+        [Counter], workers=1, engine=engine, instruments=[log], max_lifetime=100
+    ) as pool:
+        await trio.sleep(250)
+        assert await pool.run_sync(Counter.add) == 1
+        assert pool.statistics().workers[0].worker == 0
+        assert pool.statistics().workers[0].state == "ready"
+        await trio.sleep(300)
+    pauses = [
+        later - sooner - 1
+        for (sooner, *_), (later, *_) in zip(started(log)[1:], started(log)[2:], strict=False)
+    ]
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_a_worker_is_recycled_by_its_memory_and_not_below(autojump_clock):
+    engine = SimEngine(Naps(memory=1 << 20))
+    async with open_pool([Counter], workers=1, engine=engine, max_memory=4 << 20) as pool:
+        for _ in range(3):
+            await pool.run_sync(Counter.add)
+            await trio.sleep(10)
+        assert pool.statistics().restarts == 0
+        await pool.run_sync(Counter.add)
+        await trio.sleep(10)
+        assert pool.statistics().restarts_by_cause == {"max_memory": 1}
+
+
+async def test_a_limit_of_memory_below_the_baseline_is_refused(autojump_clock):
+    message = "was 1048576 bytes, and the worker has 1048576"
+    with pytest.raises(AppLoadError, match=message) as caught:
+        async with open_pool([Counter], workers=1, engine=SimEngine(), max_memory=1 << 20):
+            pass
+    assert isinstance(caught.value, ValueError)
+
+
+async def test_jitter_lets_workers_go_one_by_one(autojump_clock):
+    async with open_pool(
+        [Counter], workers=8, engine=SimEngine(), max_requests=100, max_requests_jitter=1000
+    ) as pool:
+        seen = set()
+        for _ in range(1200):
+            for _ in range(8):
+                await pool.run_sync(Counter.add)
+            seen.add(pool.statistics().restarts)
+        assert pool.statistics().restarts >= 8
+        assert len(seen) > 4
+
+
+async def test_a_failed_slot_is_revived_by_a_reload(autojump_clock):
+    engine = SimEngine(Naps(failing=range(2, 8)))
+    log = EventLog()
+    async with open_pool([Counter], workers=2, engine=engine, instruments=[log]) as pool:
+        engine.crash(1)
+        await trio.sleep(100)
+        (_, failed) = pool.statistics().workers
+        assert failed.state == "failed"
+        assert "no such model" in failed.failure
+        assert await pool.run_sync(Counter.add) == 1
+        await pool.reload()
+        assert [worker.state for worker in pool.statistics().workers] == ["ready", "ready"]
+        assert [worker.failure for worker in pool.statistics().workers] == [None, None]
+        assert {(await pool.run_sync(Counter.info))[0] for _ in range(4)} == {0, 1}
+
+
+async def test_what_the_first_worker_declares_decides_who_carries_what(autojump_clock):
+    class Slow(Plan):
+        def boot(self, slot, worker):
+            return Boot(math.inf if slot > 3 else 1.0)
+
+    paths = ["apps:Counter:1", "apps:Recorder", "apps:OtherRecorder:2", "apps_bad:Declares"]
+    async with open_pool(paths, workers=4, engine=SimEngine(Slow())) as pool:
+        carriers = [app.slots for app in pool.statistics().apps]
+        assert [len(slots) for slots in carriers] == [1, 4, 2, 2, 4]
+        limited = [
+            sum(slot in slots for slots in (*carriers[:1], *carriers[2:4])) for slot in range(4)
+        ]
+        assert max(limited) - min(limited) <= 1, "spread, and not stacked"
+
+
+@pytest.mark.parametrize("name", ["DeclaresNothing", "DeclaresText"])
+async def test_an_app_that_declares_nonsense_does_not_load(name, autojump_clock):
+    with pytest.raises(AppLoadError, match=rf"apps_bad:{name}\.workers must be"):
+        async with open_pool([f"apps_bad:{name}"], workers=2, engine=SimEngine()):
+            pass
+
+
+async def test_the_last_carrier_hands_its_app_over_before_it_leaves(autojump_clock):
+    log = EventLog()
+    engine = SimEngine(Naps())
+    apps = ["apps:Recorder:1", "apps:Counter:1", "apps:OtherRecorder:1"]
+    async with (
+        open_pool(apps, workers=3, engine=engine, instruments=[log]) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(5):
+            nursery.start_soon(pool.run_sync, Counter.nap, NAP)
+            nursery.start_soon(pool.run_sync, Counter.add)
+        await settle()
+        await pool.resize(1)
+        (worker,) = pool.statistics().workers
+        assert sorted(worker.apps) == ["apps:Counter", "apps:OtherRecorder", "apps:Recorder"]
+    assert {event.values[1] for event in log.of("request_ended")} == {"returned"}
+
+
+async def test_leaving_the_block_does_not_wait_for_a_successor_that_boots(autojump_clock):
+    class Stuck(Plan):
+        def boot(self, slot, worker):
+            return Boot(math.inf if worker else 0.0)
+
+    async with trio.open_nursery() as nursery:
+        async with open_pool([Counter], workers=1, engine=SimEngine(Stuck())) as pool:
+
+            async def reload():
+                with pytest.raises(trio.ClosedResourceError):
+                    await pool.reload()
+
+            nursery.start_soon(reload)
+            await settle()
+        assert trio.current_time() == 0
+        with pytest.raises(trio.ClosedResourceError):
+            await pool.reload()
+        with pytest.raises(trio.ClosedResourceError):
+            await pool.resize(2)
+    assert trio_dirty.PoolStatistics is type(pool.statistics())

@@ -1,0 +1,146 @@
+"""How many slots a pool has, and the renewal of their workers.
+
+One task for each pool: `Scaling.run` opens and removes slots until there are as many as are
+wanted. Whoever wants another number only says so, and waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._allocation import allocate, choose_leaving
+from ._errors import AppLoadError
+from ._wish import Wish
+
+if TYPE_CHECKING:
+    from ._supervisor import Supervisor
+
+
+class Scaling:
+    """Changes the number of a pool's slots, and renews their workers."""
+
+    def __init__(self, supervisor: Supervisor, count: int) -> None:
+        self._supervisor = supervisor
+        self._wanted = count
+        # How often the number that is wanted was given up, and why the last time.
+        self._failures = 0
+        self._error: Exception | None = None
+        self._reloading = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Open and remove slots, whenever another number of them is wanted."""
+        with self._scope:
+            while True:
+                while len(self._supervisor.staying) == self._wanted:
+                    await self._changed.park()
+                wanted = self._wanted
+                try:
+                    await self._approach()
+                except AppLoadError as error:
+                    if self._wanted == wanted:  # else another number is to be tried
+                        self._wanted = len(self._supervisor.staying)
+                        self._error = error
+                        self._failures += 1
+                self._supervisor.progress.unpark_all()
+
+    def stop(self) -> None:
+        """Change nothing more."""
+        self._scope.cancel()
+        self._supervisor.progress.unpark_all()
+
+    async def resize(self, count: int) -> None:
+        """Wait until there are so many slots, or as many as somebody has wanted since.
+
+        Raises:
+            AppLoadError: a worker could not boot that was needed for it.
+            trio.ClosedResourceError: the pool is being closed.
+        """
+        supervisor = self._supervisor
+        self._check_open()
+        self._wanted = count
+        self._changed.unpark_all()
+        failures = self._failures
+        await trio.lowlevel.checkpoint()
+        while self._failures == failures and not self._is_so():
+            self._check_open()
+            await supervisor.progress.park()
+        # Also where it is so: once its number has been given up, what there is is wanted.
+        if self._failures > failures and self._error is not None:
+            raise self._error
+
+    def _is_so(self) -> bool:
+        staying = self._supervisor.staying
+        return len(staying) == self._wanted == len(self._supervisor.successions) and all(
+            succession.has_booted for succession in staying
+        )
+
+    def _check_open(self) -> None:
+        if not self._supervisor.is_open:
+            raise trio.ClosedResourceError("this pool is closed")
+
+    async def _approach(self) -> None:
+        """Open the slots that are missing, or remove those that are too many."""
+        supervisor = self._supervisor
+        staying = {succession.slot.index: succession for succession in supervisor.staying}
+        excess = len(staying) - self._wanted
+        if excess < 0:
+            await self._grow(-excess)
+            return
+        leaving = choose_leaving(
+            excess,
+            {index: succession.slot.carries for index, succession in staying.items()},
+            [index for index, each in staying.items() if each.slot.failure is not None],
+        )
+        left = {index: each for index, each in staying.items() if index not in leaving}
+        apps = allocate(
+            supervisor.app_limits, {index: each.slot.carries for index, each in left.items()}, ()
+        )
+        # Their workers take over with the apps that nobody else would carry: only then may
+        # those go that carried them.
+        moves = [
+            each.want(Wish("resize", supervisor.paths(apps[index])))
+            for index, each in left.items()
+            if apps[index] != each.slot.carries
+        ]
+        for move in moves:
+            await move.granted()
+        for index in leaving:
+            supervisor.remove(staying[index])
+
+    async def _grow(self, count: int) -> None:
+        supervisor = self._supervisor
+        opened = supervisor.open_slots(count)
+        while not all(each.has_booted for each in opened):
+            failures = [each.slot.failure for each in opened if each.slot.failure is not None]
+            if failures:
+                for succession in opened:
+                    if not succession.has_booted and succession in supervisor.staying:
+                        supervisor.remove(succession)
+                raise failures[0]
+            if len(supervisor.staying) > self._wanted:
+                return  # somebody has thought better of it
+            await supervisor.progress.park()
+
+    async def reload(self, *, overlap: bool) -> None:
+        """Replace the worker of each slot that there is, one after the other.
+
+        Raises:
+            AppLoadError: one could not boot.
+            trio.ClosedResourceError: the pool is being closed.
+        """
+        self._check_open()
+        async with self._reloading:
+            for succession in self._supervisor.staying:
+                self._check_open()
+                if succession.slot.is_leaving:
+                    continue
+                wish = succession.want(Wish("reload", overlaps=overlap))
+                try:
+                    await wish.granted()
+                except trio.ClosedResourceError:
+                    self._check_open()  # else the slot alone has left
