@@ -99,8 +99,14 @@ class Lanes(trio_dirty.App):
 
     def fork(self) -> tuple[int, int]:
         """Leave a child that returns from here as well; tell how it has ended."""
+        link: Any
+        [link] = [each for each in gc.get_objects() if isinstance(each, Link)]
+        link._sending.acquire()  # as another lane may have, that is not there in the child
         pid = os.fork()
-        return os.waitpid(pid, 0) if pid else (0, 0)
+        if not pid:
+            return 0, 0
+        link._sending.release()
+        return os.waitpid(pid, 0)
 
     def shut_socket_down(self) -> None:
         """End the worker's socket under it."""
