@@ -47,7 +47,7 @@ class RecyclingLimits:
         """Return the limits, or raise `TypeError` or `ValueError` that names the bad one."""
         requests = _limit("max_requests", max_requests)
         jitter = count("max_requests_jitter", max_requests_jitter, least=0)
-        if jitter and math.isinf(requests):
+        if jitter and requests == math.inf:
             raise ValueError(
                 f"max_requests_jitter is added to max_requests, which must be given with it; "
                 f"was {max_requests_jitter}, without max_requests"
