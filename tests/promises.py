@@ -860,13 +860,19 @@ SAFETY = (
     judge_keys,
     judge_max_queue,
     judge_no_orphans,
-    judge_allocation,
     judge_resizes,
     judge_renewal,
 )
 """What can be judged of any engine."""
 
-TIMING = (judge_window, judge_cancellation, judge_limits, judge_back_off, judge_leaving)
+TIMING = (
+    judge_window,
+    judge_cancellation,
+    judge_limits,
+    judge_back_off,
+    judge_allocation,
+    judge_leaving,
+)
 """What can be judged on virtual time only."""
 
 

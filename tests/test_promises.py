@@ -119,6 +119,18 @@ def test_one_is_sent_ahead_of_a_long_request(script, seed):
 
 
 @simulated()
+def test_apps_are_carried_by_as_many_slots_as_they_may_be_and_always_by_one(script, seed):
+    promises.judge_allocation(play.play_simulated(script))
+
+
+@simulated()
+def test_a_resize_returns_when_it_is_so_and_renewal_leaves_no_gap(script, seed):
+    log = play.play_simulated(script)
+    promises.judge_resizes(log)
+    promises.judge_renewal(log)
+
+
+@simulated()
 def test_back_off_counts_only_workers_that_completed_nothing(script, seed):
     promises.judge_back_off(play.play_simulated(script))
 
