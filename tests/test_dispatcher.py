@@ -8,9 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from messages import whole
 
 from trio_dirty import NoWorkersAvailableError, PoolBusyError
-from trio_dirty._dispatcher import Dispatcher
+from trio_dirty._dispatcher import Dispatcher, no_workers
 from trio_dirty._keys import OnlySlot
-from trio_dirty._routing import highest_random_weight
+from trio_dirty._routing import Loads, highest_random_weight
 from trio_dirty._targets import AppPath, Target
 
 CARRIES = [{0}, {0, 1}, {0, 1}, {1}]
@@ -678,3 +678,36 @@ def test_a_broadcast_may_be_unlimited():
 def test_what_waits_in_the_pool_has_no_worker_to_be_told_anything():
     _, dispatcher = three()
     assert accept(dispatcher).tell(None, b"") is None
+
+
+def test_what_waits_to_move_may_leave():
+    left = []
+    slots = [Slot(index, {0}) for index in range(3)]
+    dispatcher = Dispatcher(slots, [0], left.append)
+    for slot in slots:
+        dispatcher.ready(slot)
+    first, second = Request(0, 0, key="user"), Request(1, 0, key="user")
+    dispatcher.accept(first)
+    assert dispatcher.remove(first.place) == []
+    dispatcher.accept(second)
+    assert second.place is dispatcher
+    assert len(dispatcher) == 1
+    assert dispatcher.withdraw(second)
+    assert left == [second]
+    assert len(dispatcher) == 0
+    dispatcher.release(first)
+    assert not any(second in slot.queue for slot in slots)
+
+
+def test_where_no_slot_has_failed_the_error_says_so():
+    error = no_workers(TARGETS[0], None)
+    assert str(error) == (
+        f"no worker is available for {TARGETS[0]}: the only slot that could take it leaves the pool"
+    )
+    assert error.__cause__ is None
+
+
+def test_loads_show_what_they_are():
+    loads = Loads()
+    loads.put(3, 1)
+    assert repr(loads) == "<Loads {3: 1}>"

@@ -133,8 +133,8 @@ class SimWorker(Worker):
 
     def __init__(self, blueprint: Blueprint, plan: Plan) -> None:
         self.pid: int | None = FIRST_PID + blueprint.worker
-        self.slot = blueprint.slot
-        self.number = blueprint.worker
+        self.slot: int = blueprint.slot
+        self.number: int = blueprint.worker
         self.stalled: trio.Event | None = None
         self._blueprint = blueprint
         self._plan = plan
@@ -143,7 +143,7 @@ class SimWorker(Worker):
         self._exit: Exit | None = None
         self._paths: list[tuple[int, str, str]] | None = None
         self._boot_error: str | None = None
-        self.is_ready = False
+        self.is_ready: bool = False
         self._closing = False
         self._inbox: deque[tuple[int, bytes | None, bytes, int]] = deque()
         self._replies: list[Answer] = []
