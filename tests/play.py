@@ -30,7 +30,7 @@ SLOTS = 3
 
 MOST_SLOTS = 4
 APPS = [apps.Recorder, apps.OtherRecorder]
-LOOK_SECONDS = 3.0
+LOOK_SECONDS = 2.0
 
 GRACE = 100.0
 """Seconds, where a script leaves the block before all is served."""
