@@ -303,10 +303,13 @@ async def test_300_soft_timeouts_around_the_end_hit_nobody_else(pool: Pool) -> N
     async with trio.open_nursery() as nursery:
         for number in range(300):
             seconds = generator.uniform(0.0005, 0.003)
-            nursery.start_soon(call, seconds, seconds * generator.uniform(0.5, 6))
+            # Most end before the main thread is given the interpreter lock; some never do.
+            if number % 15 == 0:
+                seconds = 600.0
+            nursery.start_soon(call, seconds, min(0.01, seconds * generator.uniform(0.5, 6)))
             nursery.start_soon(call_another, number)
     assert seen.total() == 300
-    assert seen["interrupted"]
+    assert seen["interrupted"] >= 20
     assert pool.statistics().failed == 0
 
 
