@@ -311,9 +311,11 @@ class SimWorker(Worker):
                 else:
                     self.is_ready = True
                     self._changed.unpark_all()
+                    first, *others = self._lanes
                     async with trio.open_nursery() as nursery:
-                        for lane in self._lanes:
+                        for lane in others:
                             nursery.start_soon(self._execute_requests, apps, lane)
+                        await self._execute_requests(apps, first)
                     for text in apps.close():
                         log_closing(blueprint, self.pid, text)
             self.die(0)
