@@ -711,3 +711,8 @@ def test_loads_show_what_they_are():
     loads = Loads()
     loads.put(3, 1)
     assert repr(loads) == "<Loads {3: 1}>"
+
+
+def test_loads_matter_to_the_least_loaded_only():
+    assert Dispatcher([], [], list, routing="least_loaded").weighs
+    assert not Dispatcher([], [], list).weighs

@@ -174,6 +174,11 @@ class Dispatcher:
         self._stale.clear()
         return rotation.first_of(loads.least(bits))
 
+    @property
+    def weighs(self) -> bool:
+        """Whether it matters how much each slot has."""
+        return self._loads is not None
+
     def load_changed(self, slot: Receiver) -> None:
         """Take note that a slot may have another load."""
         if self._loads is not None and slot.index in self._ready:

@@ -215,7 +215,8 @@ class Incarnation:
                 self._oversight.ended(answered)
                 backlog.begin_next()
         self.completed += slot.completed - completed
-        slot.load_changed()
+        if slot.is_weighed:
+            slot.load_changed()
         if attentive:
             self._attention.unpark_all()
         if self.wear:

@@ -57,6 +57,7 @@ class Slot:
         restarts: by cause, the workers after its first.
         now: the engine's clock.
         dispatcher: gives requests to slots.
+        is_weighed: whether it matters to that how much each has.
         progress: where those are parked who wait until something has ended.
         instruments: who is told what happens.
     """
@@ -97,6 +98,7 @@ class Slot:
         self.progress = progress
         self.instruments = instruments
         self.release = dispatcher.release
+        self.is_weighed = dispatcher.weighs
 
     def __repr__(self) -> str:
         return f"<Slot {self.index} {self.state}, worker {self.latest}: {self.backlog!r}>"
@@ -247,9 +249,16 @@ class Slot:
 
     def has_room(self, max_queue: int) -> bool:
         """Whether one more would leave at most so many that have not begun."""
-        if self.current is None or len(self.incarnations) > 1:
+        if self.current is None or self._waits_for_predecessors:
             return self.queued < max_queue
         return self.backlog.has_room(max_queue)
+
+    @property
+    def _waits_for_predecessors(self) -> bool:
+        """Whether its present worker may not begin, since one before it has not begun its last."""
+        return len(self.incarnations) > 1 and any(
+            incarnation.backlog.queued for incarnation in self.incarnations[:-1]
+        )
 
     @property
     def queued(self) -> int:
