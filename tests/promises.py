@@ -530,7 +530,7 @@ def judge_max_queue(log: Log) -> None:
     max_queue = log.script.max_queue
     slots = Slots()
     waiting: dict[int, set[int]] = defaultdict(set)
-    executing: dict[int, set[int]] = defaultdict(set)
+    executing: dict[int, int] = {}  # by request, which worker does
     apps: dict[int, Any] = {}
     fresh = -1
     for position, event in enumerate(log.events):
@@ -553,19 +553,22 @@ def judge_max_queue(log: Log) -> None:
                     others.discard(number)
                 waiting[slot].add(number)
                 if number == fresh and max_queue is not None:
-                    free = max(0, threads_of(log) - len(executing[slot]))
+                    # What its predecessors execute is no matter.
+                    beside = [*executing.values()].count(slots.current.get(slot, -1))
+                    free = max(0, threads_of(log) - beside)
                     begins = free if slot in slots.current else 0
                     assert len(waiting[slot]) <= max_queue + begins, f"slot {slot} was full"
             case "request_begun":
-                number, slot, _ = values
+                number, slot, worker = values
                 waiting[slot].discard(number)
-                executing[slot].add(number)
+                executing[number] = worker
             case "request_cancelled":
                 for others in waiting.values():
                     others.discard(values[0])
             case "request_ended":
-                for others in (*waiting.values(), *executing.values()):
+                for others in waiting.values():
                     others.discard(values[0])
+                executing.pop(values[0], None)
                 if values[1] == "busy":
                     assert max_queue is not None
                     if log.ask(values[0]).turns:
