@@ -48,25 +48,25 @@ def test_equal_keys_go_together():
 
 def test_a_key_stays_where_requests_of_it_have_not_ended():
     several = Keys()
-    slot = several.choose(0, "key", [3])
-    several.begin(0, "key", slot)
-    several.begin(0, "key", slot)
+    slot = several.choose(0, 7, [3])
+    several.begin(0, 7, slot)
+    several.begin(0, 7, slot)
     everywhere = range(100)
-    assert several.choose(0, "key", everywhere) == 3
-    several.end(0, "key")
-    assert several.choose(0, "key", everywhere) == 3
-    several.end(0, "key")
+    assert several.choose(0, 7, everywhere) == 3
+    several.end(0, 7)
+    assert several.choose(0, 7, everywhere) == 3
+    several.end(0, 7)
     several.forget_choices()
-    assert several.choose(0, "key", everywhere) != 3
+    assert several.choose(0, 7, everywhere) != 3
     assert len(several) == 0
 
 
 def test_other_keys_and_other_apps_do_not_count():
     several = Keys()
-    several.begin(0, "key", 3)
+    several.begin(0, 7, 3)
     everywhere = range(100)
-    assert several.choose(1, "key", everywhere) == Keys().choose(1, "key", everywhere) != 3
-    assert several.choose(0, "other", everywhere) == Keys().choose(0, "other", everywhere)
+    assert several.choose(1, 7, everywhere) == Keys().choose(1, 7, everywhere) != 3
+    assert several.choose(0, 8, everywhere) == Keys().choose(0, 8, everywhere)
     assert len(several) == 1
 
 
