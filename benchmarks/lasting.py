@@ -9,7 +9,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 
 from trio_dirty import open_pool
 

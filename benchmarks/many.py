@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 
 from trio_dirty import open_pool
 from trio_dirty._dispatcher import Dispatcher

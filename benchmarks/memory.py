@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 
 
 def resident(pid: int | None = None) -> int:

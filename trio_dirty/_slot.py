@@ -237,11 +237,13 @@ class Slot:
     @property
     def load(self) -> int:
         """How many requests it has been given that have not ended."""
-        load = self.backlog.load
-        for incarnation in self.incarnations:
-            if incarnation.backlog is not self.backlog:
-                load += incarnation.backlog.load
-        return load
+        return sum(backlog.load for backlog in self._backlogs)
+
+    @property
+    def _backlogs(self) -> list[Backlog]:
+        """Of all its workers, and where none is current, of the next."""
+        others = (incarnation.backlog for incarnation in self.incarnations)
+        return [self.backlog, *(other for other in others if other is not self.backlog)]
 
     def load_changed(self) -> None:
         """Take note that requests have ended, or have otherwise come or gone."""
@@ -263,25 +265,22 @@ class Slot:
     @property
     def queued(self) -> int:
         """How many have not begun, and whose callers are still there."""
-        queued = self.backlog.queued
-        for incarnation in self.incarnations:
-            if incarnation.backlog is not self.backlog:
-                queued += incarnation.backlog.queued
-        return queued
+        return sum(backlog.queued for backlog in self._backlogs)
 
     @property
     def busy(self) -> bool:
         """Whether anything that it was given has not ended."""
-        return self.backlog.busy or any(each.backlog.busy for each in self.incarnations)
+        return any(backlog.busy for backlog in self._backlogs)
 
     def let_go(self) -> tuple[list[Request], list[Request]]:
         """Let go of everything: of what may have begun, and of what cannot have."""
         self._take_in_all()
-        begun, unbegun = self.backlog.let_go()
-        for incarnation in self.incarnations:
-            also_begun, also_unbegun = incarnation.backlog.let_go()
-            begun += also_begun
-            unbegun += also_unbegun
+        begun: list[Request] = []
+        unbegun: list[Request] = []
+        for backlog in self._backlogs:
+            of_it = backlog.let_go()
+            begun += of_it[0]
+            unbegun += of_it[1]
         return begun, unbegun
 
     def wake_consumer(self) -> None:

@@ -16,7 +16,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 import trio
 
 if TYPE_CHECKING:
