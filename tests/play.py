@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -275,7 +275,7 @@ class ScriptedPlan(Plan):
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.boots: dict[int, deque[Boot]] = {slot: deque() for slot in range(MOST_SLOTS * 2)}
+        self.boots: defaultdict[int, deque[Boot]] = defaultdict(deque)
         self.engine = SimEngine(self, look_seconds=LOOK_SECONDS)
 
     def boot(self, slot, worker):
