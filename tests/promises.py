@@ -225,8 +225,12 @@ def judge_fairness(log: Log) -> None:
     apps: dict[int, Any] = {}
     taker: int | None = None  # the slot that became ready, while it takes over
     ready: Any = None  # that it did
-    for event in log.events:
+    for position, event in enumerate(log.events):
         values: Any = event.values
+        if event.hook == "worker_exited":  # what cannot have begun leaves the slot all at once
+            for number in given_on(log.events, position):
+                if log.ask(number).turns and number in places:
+                    loads[places.pop(number)] -= 1
         if ready is not None and event.hook != "request_given":
             rotations.follow(ready)
             ready = taker = None
@@ -511,6 +515,7 @@ def judge_keys(log: Log) -> None:
                 continue
             thread = apps[number], key
             others = going[thread] - {number}
+            freely, place = not going[thread], places.get(thread)
             going[thread].add(number)
             if event.hook == "request_begun" and number not in withdrawn:
                 assert number > last.get(thread, -1), f"{number} of key {key} began too late"
@@ -520,8 +525,8 @@ def judge_keys(log: Log) -> None:
                 assert thread in gone or came, f"key {key} moved from a slot that was there"
                 places[thread] = slot
                 gone.discard(thread)
-            if event.hook == "request_given":
-                come[thread].clear()
+            if event.hook == "request_given" and (freely or places[thread] != place):
+                come[thread].clear()  # all that there were could be chosen
 
 
 def judge_max_queue(log: Log) -> None:
@@ -636,13 +641,19 @@ def judge_rerouting(log: Log) -> None:
     """What a lost slot had been given was given on in the order of acceptance."""
     for position, event in enumerate(log.events):
         if event.hook == "worker_exited":
-            moved = []
-            for later in log.events[position + 1 :]:
-                if later.hook == "request_given":
-                    moved.append(later.values[0])
-                elif later.hook != "request_ended":
-                    break
+            moved = given_on(log.events, position)
             assert moved == sorted(moved), f"{moved} was given on, which is out of order"
+
+
+def given_on(events: list[Any], position: int) -> list[int]:
+    """Return what was given to slots again when the worker had ended that did so there."""
+    moved = []
+    for later in events[position + 1 :]:
+        if later.hook == "request_given":
+            moved.append(later.values[0])
+        elif later.hook != "request_ended":
+            break
+    return moved
 
 
 def killed_by_the_pool(log: Log) -> set[int]:
@@ -746,11 +757,11 @@ def judge_back_off(log: Log) -> None:
             (slot, _) = values
             if any(exited[slot] <= at <= event.time for at in log.wishes) or slot in slots.failed:
                 continue  # that is not waited for
-            assert failures[slot] < FAILURES_LIMIT
-            wait = 0 if failures[slot] < 2 else 0.1 * 2 ** (failures[slot] - 2)
             waited = event.time - exited[slot]
             if log.script is not None and log.script.max_lifetime is not None and not waited:
                 continue  # it was to be replaced at the very moment of its death
+            assert failures[slot] < FAILURES_LIMIT
+            wait = 0 if failures[slot] < 2 else 0.1 * 2 ** (failures[slot] - 2)
             assert abs(waited - wait) < 1e-6 or (log.wishes and waited < wait), (
                 f"slot {slot} waited {waited} s after {failures[slot]} failures"
             )

@@ -392,27 +392,27 @@ def rerouted_as_they_lay(patch):
 
 @caught_by(HANG)
 def the_queue_of_a_lost_slot_is_dropped(patch):
-    def pass_on_all(slot, unbegun, *, keeps):
-        for request in unbegun:
+    def take_unsent(slot):
+        for request in take(slot):
             forget(request)
-        pass_on(slot, [], keeps=keeps)
+        return []
 
-    pass_on = Slot.pass_on_all
-    patch.setattr(Slot, "pass_on_all", pass_on_all)
+    take = Slot.take_unsent
+    patch.setattr(Slot, "take_unsent", take_unsent)
 
 
 @caught_by(HANG)
 def what_has_just_arrived_is_forgotten(patch):
     """The worker is lost after the consumer was handed a request, and before it ran."""
 
-    def pass_on_all(slot, unbegun, *, keeps):
+    def take_unsent(slot):
         for request in slot.backlog._arrived:
             forget(request)
         slot.backlog._arrived.clear()
-        pass_on(slot, unbegun, keeps=keeps)
+        return take(slot)
 
-    pass_on = Slot.pass_on_all
-    patch.setattr(Slot, "pass_on_all", pass_on_all)
+    take = Slot.take_unsent
+    patch.setattr(Slot, "take_unsent", take_unsent)
 
 
 @caught_by(promises.judge_at_most_once)
@@ -610,14 +610,14 @@ def a_time_out_counts_as_a_failure_of_the_worker(patch):
 
 @caught_by(promises.judge_keys)
 def a_key_moves_when_its_worker_dies(patch):
-    def pass_on(slot, requests, *, keeps):
+    def pass_on(slot, requests, *, keeps, freed=()):
         keyed = [request for request in requests if request.key is not None]
         others = [each for each in slot.dispatcher._slots.values() if each is not slot]
         if keeps and others:
             for request in keyed:
                 others[0].give(request)
             requests = [request for request in requests if request.key is None]
-        pass_on_in_order(slot, requests, keeps=keeps)
+        pass_on_in_order(slot, requests, keeps=keeps, freed=freed)
 
     pass_on_in_order = Slot.pass_on
     patch.setattr(Slot, "pass_on", pass_on)

@@ -154,33 +154,44 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.queues[slot.index].append(each)
 
     def unplace(self, request):
+        """Return what has waited for that."""
+        way = request.app, request.key
+        self.places[way][1].remove(request)
+        freed = []
+        if not self.places[way][1]:
+            del self.places[way]
+            freed = in_order(r for r in self.moving if (r.app, r.key) == way)
+            self.moving = [r for r in self.moving if r not in freed]
+        assert [*self.dispatcher.unplace(request)] == freed
+        return freed
+
+    def release(self, request):
         way = request.app, request.key
         self.places[way][1].remove(request)
         if not self.places[way][1]:
             del self.places[way]
-
-    def release(self, request):
-        self.unplace(request)
-        way = request.app, request.key
-        if way not in self.places:
             followers = in_order(r for r in self.moving if (r.app, r.key) == way)
             self.moving = [r for r in self.moving if r not in followers]
             for each in followers:
                 self.route_by_key(each)
         self.dispatcher.release(request)
 
-    def pass_on(self, slot, keeps):
+    def pass_on(self, slot, keeps, ended=()):
         """Do what a slot does with what it has been given and has not sent."""
+        moving = []
+        for request in ended:
+            moving += self.unplace(request)
         unbegun, self.queues[slot.index] = self.queues[slot.index], []
         kept = [request for request in unbegun if keeps and request.key is not None]
         self.queues[slot.index] = kept
         slot.queue = [*kept]
-        unbegun = [request for request in unbegun if request not in kept]
         for request in unbegun:
+            if request in kept:
+                continue
             if request.key is not None:
-                self.unplace(request)
-                self.dispatcher.unplace(request)
-        for request in in_order(unbegun):
+                moving += self.unplace(request)
+            moving.append(request)
+        for request in in_order(moving):
             self.route(request, self.dispatcher.route)
 
     def take_part(self, index, apps):
@@ -306,11 +317,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.ready.remove(index)
         self.ready_slots_change(self.apps_of(index))
         self.dispatcher.lost(slot)
-        if dies:
-            for request in [request for request in self.begun if request.place is slot]:
-                self.begun.remove(request)
-                self.release(request)
-        self.pass_on(slot, keeps=True)
+        ended = [request for request in self.begun if dies and request.place is slot]
+        self.begun = [request for request in self.begun if request not in ended]
+        self.pass_on(slot, keeps=True, ended=ended)
 
     @precondition(lambda self: self.not_ready())
     @rule(data=st.data())
@@ -553,7 +562,7 @@ def test_a_key_moves_when_its_slot_has_failed():
     place = accept(dispatcher, key="user")
     (request,) = place.queue
     dispatcher.failed(place, RuntimeError("no"))
-    dispatcher.unplace(request)
+    assert not [*dispatcher.unplace(request)]
     dispatcher.route(request)
     assert request.place is not place
     assert accept(dispatcher, key="user") is request.place

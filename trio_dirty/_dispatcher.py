@@ -223,14 +223,23 @@ class Dispatcher:
 
     def release(self, request: Request) -> None:
         """Take note that a request with a key has ended."""
-        self.unplace(request)
-        if self._moving and not self._keys.has(request.target.app, request.key):
-            self._move(request.target.app, request.key)
+        for waiting in self.unplace(request):
+            self._route_by_key(waiting)
 
-    def unplace(self, request: Request) -> None:
-        """Take note that a request with a key is about to be routed again."""
-        if not isinstance(request.key, OnlySlot):
-            self._keys.end(request.target.app, request.key)
+    def unplace(self, request: Request) -> Iterable[Request]:
+        """Take note that a request with a key has ended, or is about to be routed again.
+
+        Returns:
+            What has waited for that, to be routed as well: the caller may have others that are
+            to come before it.
+        """
+        app, key = request.target.app, request.key
+        if isinstance(key, OnlySlot):
+            return ()
+        self._keys.end(app, key)
+        if not self._moving or self._keys.has(app, key):
+            return ()
+        return self._moving.pop((app, key), ())
 
     def _check_room(self, request: Request, max_queue: int) -> None:
         app, key = request.target.app, request.key

@@ -346,10 +346,11 @@ class Incarnation:
             which = [request.target for request in begun if request is culprit]
             of_what = f" of {which[0]}" if len(begun) > 1 and which else ""
             text += f"; {self._why_killed(self._killed_for, of_what)}"
+        freed: list[Request] = []
         for request in begun:
             slot.failed += 1
             if request.key is not None:
-                slot.release(request)
+                freed += slot.dispatcher.unplace(request)
             # First it is ended, and then told of: a hook may come back here.
             if request is not culprit:
                 request.fail(self._crashed(text, exit_, request))
@@ -371,9 +372,9 @@ class Incarnation:
                 slot.tell_end(request, "killed")
         keeps = not slot.is_leaving and slot.failure is None
         if slot.current is None:
-            slot.pass_on_all(unbegun, keeps=keeps)
-        else:  # its successor serves the rest
-            slot.pass_on(unbegun, keeps=keeps)
+            unbegun += slot.take_unsent()
+        # Else its successor serves the rest.
+        slot.pass_on(unbegun, keeps=keeps, freed=freed)
         logger.error("%s", text)
         return self._crashed(text, exit_)
 

@@ -154,41 +154,50 @@ class Slot:
         """End a request that has been cancelled, and will not begin."""
         if request.key is not None:
             self.release(request)
+        self._skip(request)
+
+    def _skip(self, request: Request) -> None:
         request.skip()
         self.tell_end(request, "withdrawn")
 
-    def pass_on(self, requests: Iterable[Request], *, keeps: bool) -> None:
+    def pass_on(
+        self, requests: Iterable[Request], *, keeps: bool, freed: Iterable[Request] = ()
+    ) -> None:
         """Have requests that cannot have begun routed again, in the order of acceptance.
 
         Args:
             requests: the slot has let go of them.
             keeps: whether those with a key stay here, before all that came later.
+            freed: what has waited for others of its key to end here, to be routed among them.
         """
-        requests = sorted(requests, key=number)
-        # First: while others of its key are counted here, its end lets nothing pass them.
-        for request in requests:
-            if request.cancelled:
-                self.end_unbegun(request)
-        requests = [request for request in requests if not request.cancelled]
-        if not keeps:  # all of a key, before any of it is given to another slot
-            for request in requests:
-                if request.key is not None:
-                    self.dispatcher.unplace(request)
-        kept = []
-        for request in requests:
-            if keeps and request.key is not None:
+        kept: list[Request] = []
+        moving = [*freed]
+        for request in sorted(requests, key=number):
+            if keeps and request.key is not None and not request.cancelled:
                 kept.append(request)
-                if self.instruments is not None:
-                    self.instruments.request_given(request.number, self.index)
+                continue
+            if request.key is not None:
+                moving += self.dispatcher.unplace(request)
+            if request.cancelled:
+                self._skip(request)
             else:
-                try:
-                    self.dispatcher.route(request)
-                except NoWorkersAvailableError as error:
-                    self.end_hopeless(request, error)
-        if kept:
+                moving.append(request)
+        if kept:  # first, so that the others find how much stays here
             self.backlog.put_first(kept)
             self.load_changed()
             self.wake_consumer()
+        stay = set(kept)
+        for request in sorted([*kept, *moving], key=number):
+            if request not in stay:
+                self._route(request)
+            elif self.instruments is not None:
+                self.instruments.request_given(request.number, self.index)
+
+    def _route(self, request: Request) -> None:
+        try:
+            self.dispatcher.route(request)
+        except NoWorkersAvailableError as error:
+            self.end_hopeless(request, error)
 
     def pass_on_unsent(self, *, keeps: bool) -> None:
         """Have what has not been sent routed again; what only this slot can execute stays."""
@@ -200,11 +209,11 @@ class Slot:
         self.take_back(moving)
         self.pass_on(moving, keeps=keeps)
 
-    def pass_on_all(self, unbegun: Iterable[Request], *, keeps: bool) -> None:
-        """Have what a worker had not begun routed again, and all that has not been sent."""
+    def take_unsent(self) -> list[Request]:
+        """Let go of all that has not been sent, and return it."""
         unsent = [*self.unsent()]
         self.take_back(unsent)
-        self.pass_on([*unbegun, *unsent], keeps=keeps)
+        return unsent
 
     def end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
         """End a request that no slot can take, now or later."""
@@ -222,7 +231,7 @@ class Slot:
             self.instruments.slot_closed(self.index, cause)
         for request in self.dispatcher.failed(self, cause):
             self.end_hopeless(request, no_workers(request.target, cause))
-        self.pass_on_all((), keeps=False)
+        self.pass_on(self.take_unsent(), keeps=False)
         self.progress.unpark_all()
 
     def tell(self, request: StreamRequest, frame: Segment) -> None:

@@ -109,7 +109,7 @@ class Succession:
         for request in hopeless:
             slot.end_hopeless(request, no_workers(request.target, slot.failure))
         if slot.current is None:
-            slot.pass_on_all((), keeps=False)
+            slot.pass_on(slot.take_unsent(), keeps=False)
         else:
             slot.pass_on_unsent(keeps=False)
 
