@@ -535,9 +535,17 @@ def judge_max_queue(log: Log) -> None:
     max_queue = log.script.max_queue
     slots = Slots()
     waiting: dict[int, set[int]] = defaultdict(set)
+    # What a slot's dead worker or a living predecessor of it had: nobody knows which.
+    perhaps: dict[int, set[int]] = defaultdict(set)
     executing: dict[int, int] = {}  # by request, which worker does
+    living: dict[int, set[int]] = defaultdict(set)
     apps: dict[int, Any] = {}
     fresh = -1
+
+    def forget(number: int) -> None:
+        for others in (*waiting.values(), *perhaps.values()):
+            others.discard(number)
+
     for position, event in enumerate(log.events):
         values: Any = event.values
         if event.hook in ("worker_exited", "worker_retired") and (
@@ -545,7 +553,14 @@ def judge_max_queue(log: Log) -> None:
             and (event.hook == "worker_exited" or not succeeded(log.events, position))
         ):
             # What takes turns is given on, or waits in the pool.
-            waiting[values[0]] = {n for n in waiting[values[0]] if not log.ask(n).turns}
+            leaving = {n for n in waiting[values[0]] if log.ask(n).turns}
+            waiting[values[0]] -= leaving
+            if len(living[values[0]]) > 1:
+                perhaps[values[0]] |= leaving
+        if event.hook == "worker_ready":
+            living[values[0]].add(values[1])
+        elif event.hook == "worker_exited":
+            living[values[0]].discard(values[1])
         if event.hook.startswith(("slot_", "worker_")):
             slots.follow(event)
         match event.hook:
@@ -554,8 +569,7 @@ def judge_max_queue(log: Log) -> None:
                 apps[fresh] = values[1]
             case "request_given":
                 number, slot = values
-                for others in waiting.values():
-                    others.discard(number)
+                forget(number)
                 waiting[slot].add(number)
                 if number == fresh and max_queue is not None:
                     # What its predecessors execute is no matter.
@@ -565,20 +579,18 @@ def judge_max_queue(log: Log) -> None:
                     assert len(waiting[slot]) <= max_queue + begins, f"slot {slot} was full"
             case "request_begun":
                 number, slot, worker = values
-                waiting[slot].discard(number)
+                forget(number)
                 executing[number] = worker
             case "request_cancelled":
-                for others in waiting.values():
-                    others.discard(values[0])
+                forget(values[0])
             case "request_ended":
-                for others in waiting.values():
-                    others.discard(values[0])
+                forget(values[0])
                 executing.pop(values[0], None)
                 if values[1] == "busy":
                     assert max_queue is not None
                     if log.ask(values[0]).turns:
                         ready = slots.ready(apps[values[0]])
-                        full = all(len(waiting[slot]) >= max_queue for slot in ready)
+                        full = all(len(waiting[s] | perhaps[s]) >= max_queue for s in ready)
                         assert full, f"{values[0]} was refused though there was room"
         if event.hook != "request_accepted":
             fresh = -1  # what waited in the pool may come in any number
@@ -651,7 +663,7 @@ def given_on(events: list[Any], position: int) -> list[int]:
     for later in events[position + 1 :]:
         if later.hook == "request_given":
             moved.append(later.values[0])
-        elif later.hook != "request_ended":
+        elif later.hook != "request_ended" or later.values[1] in ("returned", "raised"):
             break
     return moved
 

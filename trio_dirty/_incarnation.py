@@ -207,13 +207,13 @@ class Incarnation:
                     self._fail(request, error)
                 else:
                     request.fail(error)
-            if request.key is not None:
-                slot.release(request)
             if attentive:
                 ended: Outcome = "returned" if error is None else "raised"
                 slot.tell_end(request, "withdrawn" if seconds is None else ended)
                 self._oversight.ended(answered)
                 backlog.begin_next()
+            if request.key is not None:
+                slot.release(request)
         self.completed += slot.completed - completed
         if slot.is_weighed:
             slot.load_changed()

@@ -152,9 +152,9 @@ class Slot:
 
     def end_unbegun(self, request: Request) -> None:
         """End a request that has been cancelled, and will not begin."""
+        self._skip(request)
         if request.key is not None:
             self.release(request)
-        self._skip(request)
 
     def _skip(self, request: Request) -> None:
         request.skip()
