@@ -1,8 +1,9 @@
 """The chaos run: ``python -m benchmarks chaos``. A real pool at full speed, and its workers die.
 
 Clients call one request after the other while workers are killed, stopped and starved at
-random moments. Afterwards what the workers wrote down is compared with what the clients were
-told: nothing may be lost, nothing begun twice, and no death may cost more than one request.
+random moments, and while the pool is resized, reloaded, and its workers recycled. Afterwards
+what the workers wrote down is compared with what the clients were told: nothing may be lost,
+nothing begun twice, and no death may cost more than one request.
 
 The map.
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .plan import DEADLY, Kind, Order
+from trio_dirty import AppLoadError
+
+from .plan import CHANGES, DEADLY, Kind, Order
 from .prey import children, hold
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Agents:
         self._requests = requests
         self._others = others
         self._held: set[int] = set()
+        self._slots = len(pool.statistics().workers)
 
     @property
     def kills(self) -> int:
@@ -60,6 +63,8 @@ class Agents:
                 if fault.kind in (Kind.EXIT, Kind.HOG):
                     self.done[fault.kind] += 1
                     self._requests.start_soon(self._load.request, _order(fault))
+                elif fault.kind in CHANGES:
+                    nursery.start_soon(self._change, fault)
                 else:
                     nursery.start_soon(self._do, fault)
 
@@ -80,6 +85,17 @@ class Agents:
                     (self.done if pid in ready else self.booting)[fault.kind] += 1
             finally:
                 self._held.remove(pid)
+
+    async def _change(self, fault: Fault) -> None:
+        try:
+            if fault.kind is Kind.RESIZE:
+                await self._pool.resize(1 + int(fault.whom * 2 * self._slots))
+            else:
+                await self._pool.reload(overlap=fault.spares)
+        except AppLoadError:  # a worker was killed that booted for it
+            self.booting[fault.kind] += 1
+        else:
+            self.done[fault.kind] += 1
 
     async def _treat(self, process: Process, fault: Fault) -> bool:
         """Do it to the process; return whether it was alive to the end of it."""

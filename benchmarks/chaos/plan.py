@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What is done to a worker."""
+    """What is done to a worker, or to the pool."""
 
     KILL = "SIGKILL"
     EXIT = "os._exit in an action"
@@ -19,6 +19,8 @@ class Kind(Enum):
     STOP = "SIGSTOP, then SIGCONT"
     STARVE = "RLIMIT_AS lowered"
     HOG = "MemoryError in an action"
+    RESIZE = "resize"
+    RELOAD = "reload"
 
 
 WEIGHTS = {
@@ -28,10 +30,15 @@ WEIGHTS = {
     Kind.STOP: 3,
     Kind.STARVE: 4,
     Kind.HOG: 1,
+    Kind.RESIZE: 2,
+    Kind.RELOAD: 2,
 }
 
 DEADLY = (Kind.KILL, Kind.EXIT, Kind.STOP_KILL)
 """The others may end a worker, and need not."""
+
+CHANGES = (Kind.RESIZE, Kind.RELOAD)
+"""No faults: the pool is told to do it, while faults come."""
 
 LONGEST_STOP = 0.4
 LONGEST_STARVATION = 0.4
@@ -45,13 +52,15 @@ row without completing a request is given up for good."""
 
 
 class Fault(NamedTuple):
-    """One thing that is done to a worker.
+    """One thing that is done to a worker, or to the pool.
 
     Attributes:
         after: seconds since the fault before it.
         kind: what is done.
-        whom: from 0 to 1, where in the list of the processes that there are then.
-        spares: whether it leaves a process alone that is still booting.
+        whom: from 0 to 1, where in the list of the processes that there are then; of twice the
+            slots that there were at first, how many the pool is to have.
+        spares: whether it leaves a process alone that is still booting; whether a reload
+            overlaps.
         seconds: for how long; before an exit, how long its action runs.
         share: of its address space, what a worker is left with that is starved.
     """

@@ -23,7 +23,7 @@ from .complaints import errors_to
 from .journal import Book, read_words
 from .judge import ending_of, judge, offenders, places, weigh
 from .load import Load
-from .plan import DEADLY, Kind, plan_faults
+from .plan import CHANGES, DEADLY, Kind, plan_faults
 from .prey import children
 from .work import LOG_VARIABLE, Witness
 
@@ -41,6 +41,9 @@ PATIENCE = 60.0
 """Seconds for the last requests to end. Those that do not are lost."""
 
 MOST_OFFENDERS = 5
+
+MAX_REQUESTS = 10_000
+"""Each worker is replaced every few seconds, if it lives so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,9 @@ class _Chaos:
         """Let clients call and agents kill, until the time is over and all have an answer."""
         settings = self._settings
         others = children()
-        async with open_pool([Witness], workers=settings.workers) as pool:
+        async with open_pool(
+            [Witness], workers=settings.workers, max_requests=MAX_REQUESTS
+        ) as pool:
             self.load = Load(pool, self.book, settings.seed)
             self._started = trio.current_time()
             async with trio.open_nursery() as requests:
@@ -179,6 +184,18 @@ class _Chaos:
                     note=f"{booting[kind]} of them while booting" if booting[kind] else "",
                 )
                 for kind in Kind
+                if kind not in CHANGES
+            ),
+            *(
+                Figure(
+                    f"times that the pool was told to {kind.value}",
+                    totals[kind],
+                    "",
+                    note=f"{booting[kind]} failed since a new worker was killed"
+                    if booting[kind]
+                    else "",
+                )
+                for kind in CHANGES
             ),
             Figure("workers started after the first ones", self.statistics.restarts, ""),
             Figure(
