@@ -391,9 +391,9 @@ def judge_broadcast_outcome(tag: int, outcome: Any, ends: list[str]) -> None:
 
 
 def hits(log: Log) -> set[tuple[int, int]]:
-    """Return slot and process of the workers that the script has hit."""
+    """Return slot and process of the workers that the script has hit or stopped."""
     exits = [event.values for event in log.of("worker_exited")]
-    return {(slot, pid) for slot, worker, pid, _ in exits if worker in log.hit}
+    return {(slot, pid) for slot, worker, pid, _ in exits if worker in log.hit | log.stalled}
 
 
 def is_due(log: Log, tag: int, end: str, outcome: Any, *, was_cancelled: bool) -> bool:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from apps_lives import CloseForks, CloseHangs, CloseRaises, Lasting
+from apps_lives import CloseForks, CloseHangs, CloseRaises, Gate, Lasting
 from calling import Calling
 from lives import PROMPT, numbers, pids, states, until_ready
 from scripts.harness import PATIENCE, children, gone, killed_at_end, until
 
-from trio_dirty import Pool, RequestTimeoutError, open_pool
+from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
 
 
 def stop(pool: Pool) -> int:
@@ -103,6 +103,30 @@ async def test_a_thread_that_holds_the_lock_of_an_idle_worker_is_no_hang(tmp_pat
         with trio.fail_after(PATIENCE):
             assert await pool.run_sync(Lasting.who) == 0
         assert pool.statistics().restarts == 0
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_stopped_worker_costs_what_it_may_have_begun_and_nothing_else(
+    begins: bool, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    async with open_pool([Lasting], workers=1) as pool, trio.open_nursery() as nursery:
+        calls = []
+        if begins:
+            calls.append(Calling.begin(nursery, pool.run_sync, Lasting.wait, gate, 1))
+            await until(lambda: gate.has_come(1))
+        stopped = stop(pool)
+        calls += [Calling.begin(nursery, pool.run_sync, Lasting.who) for _ in range(5)]
+        with trio.fail_after(PROMPT):
+            (error,) = [e for call in calls if (e := (await call.ended()).error) is not None]
+        assert isinstance(error, WorkerCrashedError)
+        assert "stood still" in str(error)
+        assert not begins or error is calls[0].error
+        assert {call.value for call in calls if call.error is None} == {1}
+        assert gone(stopped)
+        statistics = pool.statistics()
+        assert statistics.failed == 1
+        assert statistics.workers[0].restarts_by_cause == {"unresponsive": 1}
 
 
 # The end

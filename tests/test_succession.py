@@ -9,7 +9,7 @@ import trio.testing
 from apps import Counter
 
 import trio_dirty
-from trio_dirty import AppLoadError, open_pool
+from trio_dirty import AppLoadError, RequestTimeoutError, WorkerCrashedError, open_pool
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
 
 NAP = 10.0
@@ -70,17 +70,37 @@ async def test_a_long_request_is_never_taken_for_a_hung_worker(autojump_clock):
     engine = SimEngine(Naps(), look_seconds=1.0)
     async with open_pool([Counter], workers=1, engine=engine) as pool:
         assert await pool.run_sync(Counter.nap, 100_000) == 100_000
+        assert pool.statistics().restarts == 0
 
+
+@pytest.mark.parametrize("limits", [{}, {"soft_timeout": 100}])
+async def test_a_worker_that_is_stopped_while_it_executes_is_replaced(autojump_clock, limits):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    async with (
+        open_pool([Counter], workers=1, engine=engine) as pool,
+        trio.open_nursery() as nursery,
+    ):
         async def be_stopped():
             await trio.sleep(1)
+            nursery.start_soon(pool.run_sync, Counter.add)
             engine.stall(0)
-            await trio.sleep(1000)
-            engine.resume(0)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(be_stopped)
-            assert await pool.run_sync(Counter.nap, 10) == 10
-        assert pool.statistics().restarts == 0
+        nursery.start_soon(be_stopped)
+        with pytest.raises(WorkerCrashedError, match="it stood still, as if stopped"):
+            await pool.with_options(**limits).run_sync(Counter.nap, 3)
+        assert trio.current_time() <= 5
+        assert await pool.run_sync(Counter.add) == 2
+        assert pool.statistics().restarts_by_cause == {"unresponsive": 1}
+        assert pool.statistics().failed == 1
+
+
+async def test_one_that_is_stopped_is_left_to_the_timeout_of_what_it_executes(autojump_clock):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    async with open_pool([Counter], workers=1, engine=engine) as pool:
+        engine.stall(0)
+        with pytest.raises(RequestTimeoutError):
+            await pool.with_options(timeout=50).run_sync(Counter.add)
+        assert trio.current_time() == pytest.approx(51)
 
 
 async def test_a_worker_that_takes_over_begins_when_the_old_one_has_begun_its_last(autojump_clock):

@@ -184,11 +184,12 @@ class Worker(ABC):
         """Return how many bytes of memory are resident for it; 0 if it has ended."""
 
     @abstractmethod
-    def stands_still(self) -> bool:
+    def stands_still(self, *, busy: bool) -> bool:
         """Return whether it has done nothing since this was last asked, and does not want to.
 
-        So it is with one that is stopped, or that waits for what does not come; but not with one
-        that computes, that waits for its turn on a busy processor, or for its memory.
+        So it is with one that is stopped, or, unless it is ``busy``, that waits for what does not
+        come; but not with one that computes, that waits for its turn on a busy processor, or for
+        its memory. What an action waits for is not known here.
         """
 
 
@@ -196,7 +197,7 @@ class Engine(ABC):
     """Starts workers.
 
     Attributes:
-        look_seconds: how often to look after idle workers; infinity for never.
+        look_seconds: how often to look after the workers; infinity for never.
     """
 
     look_seconds: float = math.inf

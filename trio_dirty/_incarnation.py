@@ -45,8 +45,8 @@ came at half the rate."""
 BEHIND_CHUNKS = 16
 
 STILL_LIMIT = 2
-"""How many looks in a row have to find that an idle worker has stood still since the one before,
-and not answered, before it is killed."""
+"""How many looks in a row have to find that a worker has stood still since the one before, and
+has not answered, before it is killed."""
 
 
 class Incarnation:
@@ -85,10 +85,12 @@ class Incarnation:
         # `oversee` is parked here, and looks again when there may be something to do.
         self._attention = trio.lowlevel.ParkingLot()
         self._killed_for: Order | None = None
-        # The number of the latest PING, whether it is unanswered, and how often in a row the
-        # worker has stood still since.
+        # The number of the latest PING, and whether it is unanswered.
         self._ping = 0
         self._is_pinged = False
+        # What was unanswered at the last look, and how often in a row the worker has stood still
+        # since.
+        self._doubted: object = None
         self._still = 0
 
     @property
@@ -131,25 +133,40 @@ class Incarnation:
     # Whether it is well
 
     def look_after(self) -> None:
-        """Ask an idle worker for a sign of life; kill one that stands still and gives none.
+        """Kill a worker that stands still, and ask an idle one for a sign of life.
 
-        To be called now and then. A worker that has anything to do is left alone: how long
-        that takes is for time-outs to bound.
+        To be called now and then. A worker that executes something is left alone unless it has
+        been stopped: how long that takes is for time-outs to bound.
         """
-        if not self._is_pinged:
+        doubt = self._doubt()
+        if doubt is None:
             if not self.is_retired and not self.backlog.busy:
                 self._ping += 1
                 self._is_pinged = True
-                self._still = -1
                 self.backlog.notify(_wire.frame(_wire.PING, self._ping))
                 self._slot.wake_consumer()
-            return
-        stands_still = self.worker.stands_still()
-        # The first look has nothing to compare with.
-        self._still = self._still + 1 if stands_still or self._still < 0 else 0
-        if self._still == STILL_LIMIT:
-            self.is_unresponsive = True
-            self.worker.kill()
+        elif doubt != self._doubted:
+            self.worker.stands_still(busy=not self._is_pinged)  # for the next look to compare with
+            self._still = 0
+        else:
+            still = self.worker.stands_still(busy=not self._is_pinged)
+            self._still = self._still + 1 if still else 0
+            if self._still == STILL_LIMIT:
+                self.is_unresponsive = True
+                self.worker.kill()
+        self._doubted = doubt
+
+    def _doubt(self) -> int | None:
+        """Return what the worker has not answered and may never answer.
+
+        A PING by its number below zero, or the first of the requests by theirs.
+        """
+        if self._is_pinged:
+            return -self._ping
+        executing = self.backlog.executing()
+        if any(request.limits.timeout < math.inf for request in executing):
+            return None
+        return executing[0].number if executing else None
 
     def _ponged(self) -> None:
         self._is_pinged = False

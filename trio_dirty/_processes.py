@@ -294,12 +294,13 @@ class ProcessWorker(Worker):
                 return resident
         return 0
 
-    def stands_still(self) -> bool:
+    def stands_still(self, *, busy: bool) -> bool:
         """Ask the system for the state of the process, and how long it has run."""
         with suppress(psutil.Error):
             state, used = self._process.status(), self._process.cpu_times()
             rested, self._used = self._used == (used.user, used.system), (used.user, used.system)
-            return rested and state in (psutil.STATUS_STOPPED, psutil.STATUS_SLEEPING)
+            rests = state == psutil.STATUS_SLEEPING and not busy
+            return rested and (rests or state == psutil.STATUS_STOPPED)
         return False
 
     def _signal(self, number: signal.Signals) -> None:

@@ -185,7 +185,7 @@ class Supervisor:
     # While it lives
 
     async def _look_after_workers(self) -> None:
-        """Notice idle workers that stand still."""
+        """Notice workers that stand still."""
         while True:
             await trio.sleep(self._engine.look_seconds)
             for slot in self.slots:

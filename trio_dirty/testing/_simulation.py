@@ -253,7 +253,7 @@ class SimWorker(Worker):
         """Return what the plan has said."""
         return 0 if self._exit is not None else self._memory
 
-    def stands_still(self) -> bool:
+    def stands_still(self, *, busy: bool) -> bool:
         """Return whether it was stopped at the last look, and is."""
         was_stopped, self._was_stopped = self._was_stopped, self.stalled is not None
         return was_stopped and self._was_stopped
