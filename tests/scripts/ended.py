@@ -36,9 +36,17 @@ async def until_begun(pool: trio_dirty.Pool, nursery: trio.Nursery, action: str)
         await trio.sleep(0.01)
 
 
-def live_on() -> None:
-    """Wait for a signal."""
+def fork() -> None:
+    """Fork a child that waits for a signal, and return when it does.
+
+    Before that, in what Python does in a child, a KeyboardInterrupt is printed and forgotten.
+    """
+    reader, writer = os.pipe()
+    if os.fork():
+        os.read(reader, 1)
+        return
     try:
+        os.write(writer, b"!")
         while True:
             time.sleep(0.01)
     finally:
@@ -59,8 +67,8 @@ async def main(what: str) -> None:
             await until_begun(pool, nursery, "hang")
             await pool.reload()
             pids.append(pool.statistics().workers[0].pid)
-        elif what == "forked" and os.fork() == 0:
-            live_on()
+        elif what == "forked":
+            fork()
         print(*pids, flush=True)
         await trio.sleep_forever()
 
