@@ -8,6 +8,7 @@ import os
 import posix
 import re
 import signal
+import sys
 import tempfile
 from collections import Counter
 from contextlib import suppress
@@ -31,7 +32,7 @@ from apps_bad import (
 from scripts.harness import ORPHAN_SECONDS, PATIENCE, children, descriptors, gone, running, until
 from trio_parallel._proc import SpawnProcWorker
 
-from trio_dirty import Pool, WorkerCrashedError, open_pool
+from trio_dirty import Pool, WorkerCrashedError, _handshake, open_pool
 from trio_dirty._frames import FrameSocket
 
 PROMPT = 15.0
@@ -195,10 +196,17 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
+@pytest.mark.parametrize("shows_descriptors", [True, False])
 @pytest.mark.parametrize("name", ["tmp", "long" * 30])
 async def test_no_socket_file_outlives_its_connection(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[Path]
+    name: str,
+    shows_descriptors: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[Path],
 ) -> None:
+    if not shows_descriptors:
+        monkeypatch.setattr(_handshake, "_shows_descriptors", lambda: False)
     directory = tmp_path / name
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
@@ -542,6 +550,27 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
     return directory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file leads to the socket until it connects")
+@pytest.mark.parametrize("when", ["its process is there", "its interpreter is there"])
+async def test_nothing_is_left_of_a_program_that_is_killed_with_a_worker_that_starts(
+    when: str, temporary: Path, tmp_path: Path
+) -> None:
+    async with running("plain.py", errors=tmp_path / "err") as program:
+        await until(lambda: starting(program.pid, interpreted=when == "its interpreter is there"))
+        os.killpg(program.pid, signal.SIGKILL)
+        await until(lambda: not session(program.pid), PROMPT)
+    assert listing(temporary) == []
+
+
+def starting(parent: int, *, interpreted: bool) -> bool:
+    """Whether a program has a worker; whether one that is its own interpreter already."""
+    lines = []
+    for process in psutil.Process(parent).children():
+        with suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return any("spawn_main" in line or not interpreted for line in lines)
 
 
 def session(leader: int) -> set[int]:

@@ -80,6 +80,7 @@ async def test_a_worker_that_is_stopped_while_it_executes_is_replaced(autojump_c
         open_pool([Counter], workers=1, engine=engine) as pool,
         trio.open_nursery() as nursery,
     ):
+
         async def be_stopped():
             await trio.sleep(1)
             nursery.start_soon(pool.run_sync, Counter.add)

@@ -33,25 +33,41 @@ TOKEN_SECONDS = 5.0
 def private_listener() -> Iterator[tuple[str, socket.socket]]:
     """Listen on a Unix socket that nobody else can reach, for one worker.
 
-    Its directory has mode 0700, and is removed when the block is left and also by the
-    worker as soon as it has connected. So nothing stays behind even when this process
-    is killed: neither while the pool runs nor, once the worker has come up, during a boot.
+    Its directory has mode 0700. On Linux it is removed at once, since a socket can also be
+    reached through a descriptor of it: nothing stays behind even when everything is killed while
+    the worker starts. Elsewhere it is removed when the block is left, and also by the
+    worker as soon as it has connected.
     """
     name = "s"
     directory = tempfile.mkdtemp(prefix="trio_dirty-")
     if len(os.fsencode(directory)) + 1 + len(name) > ADDRESS_LIMIT:  # a long TMPDIR
         os.rmdir(directory)
         directory = tempfile.mkdtemp(prefix="trio_dirty-", dir="/tmp")
+    with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+        listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        address = os.path.join(directory, name)
+        listener.bind(address)
+        listener.listen()
+        listener.setblocking(False)
+        _open_ends.add(listener)
+        if _shows_descriptors():
+            descriptor = os.open(address, os.O_PATH)
+            cleanup.callback(os.close, descriptor)
+            address = f"/proc/{os.getpid()}/fd/{descriptor}"
+            shutil.rmtree(directory)
+        yield address, listener
+
+
+def _shows_descriptors() -> bool:
+    """Return whether a child finds the descriptors of this program in the file system.
+
+    Not where the program has changed its user since it started: then they are root's.
+    """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            address = os.path.join(directory, name)
-            listener.bind(address)
-            listener.listen()
-            listener.setblocking(False)
-            _open_ends.add(listener)
-            yield address, listener
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        return sys.platform == "linux" and os.stat("/proc/self").st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 class Lifeline:

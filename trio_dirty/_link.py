@@ -75,7 +75,7 @@ class Link:
         try:
             sock.connect(address)
         finally:
-            # The pool does this as well; it is done here for a pool that was killed.
+            # Where the pool has not done it yet, and for one that was killed.
             with contextlib.suppress(OSError):
                 os.unlink(address)
             with contextlib.suppress(OSError):
