@@ -267,3 +267,23 @@ async def test_leaving_the_block_does_not_wait_for_a_successor_that_boots(autoju
         with pytest.raises(trio.ClosedResourceError):
             await pool.resize(2)
     assert trio_dirty.PoolStatistics is type(pool.statistics())
+
+
+async def test_a_reload_does_not_wait_for_what_a_slot_that_leaves_still_executes(autojump_clock):
+    engine = SimEngine(Naps())
+    async with (
+        open_pool([Counter], workers=2, engine=engine) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(2):
+            nursery.start_soon(pool.run_sync, Counter.nap, 100)
+        await settle()
+
+        async def shrink():
+            await trio.sleep(1.5)  # the new worker of slot 1 boots
+            await pool.resize(1)
+
+        nursery.start_soon(shrink)
+        await pool.reload()
+        assert trio.current_time() == 2.5
+        assert [worker.state for worker in pool.statistics().workers] == ["ready", "draining"]

@@ -79,8 +79,10 @@ class Succession:
                         while True:
                             await self._until_wanted()
                             await self._hire()
+                    # Its workers may have long to go on; nobody is to wait for that.
+                    self._disappoint()
         finally:
-            self._disappoint(trio.ClosedResourceError("the pool is being closed, or has shrunk"))
+            self._disappoint()
             if slot.failure is None and slot.instruments is not None:
                 slot.instruments.slot_closed(slot.index, None)
             self.closed.set()
@@ -89,7 +91,7 @@ class Succession:
     def want(self, wish: Wish) -> Wish:
         """Have the worker replaced, or one started where the slot has failed or backs off."""
         if self._hiring.cancel_called or self.closed.is_set():
-            wish.decide(trio.ClosedResourceError("the pool is being closed, or has shrunk"))
+            wish.decide(_is_ending())
         else:
             self._wishes.append(wish)
             self._attention.unpark_all()
@@ -157,7 +159,7 @@ class Succession:
             self._is_hiring = False
             self._not_booted(error, wishes)
         except BaseException:
-            self._wishes += wishes  # `run` disappoints them
+            self._wishes += wishes  # `run` disappoints those who have them
             raise
         else:
             self._is_hiring = False
@@ -201,10 +203,10 @@ class Succession:
         self._backoff = Backoff()
         slot.give_up(cause)
 
-    def _disappoint(self, error: Exception) -> None:
+    def _disappoint(self) -> None:
         wishes, self._wishes = self._wishes, []
         for wish in wishes:
-            wish.decide(error)
+            wish.decide(_is_ending())
 
     # One worker
 
@@ -376,3 +378,7 @@ def _cause_of_death(incarnation: Incarnation) -> Cause:
     if incarnation.is_unresponsive:
         return "unresponsive"
     return "killed" if incarnation.is_deliberate else "crashed"
+
+
+def _is_ending() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("the pool is being closed, or has shrunk")
