@@ -815,7 +815,8 @@ def judge_allocation_of(log: Log, app: str, limit: float) -> None:
         if after is not None and after.time > event.time:
             # One that is about to leave hands its app over before.
             about_to_leave = {s for s in carriers if leaving.get(s, -1) >= event.time}
-            assert len(carriers - about_to_leave) <= limit, f"{carriers} carry it, not {limit}"
+            present = carriers - about_to_leave - {*slots.failed}
+            assert len(present) <= limit, f"{present} carry it, not {limit}"
             assert carriers, "nobody carries it"
 
 

@@ -9,7 +9,13 @@ import trio.testing
 from apps import Counter
 
 import trio_dirty
-from trio_dirty import AppLoadError, RequestTimeoutError, WorkerCrashedError, open_pool
+from trio_dirty import (
+    AppLoadError,
+    NoWorkersAvailableError,
+    RequestTimeoutError,
+    WorkerCrashedError,
+    open_pool,
+)
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
 
 NAP = 10.0
@@ -287,3 +293,47 @@ async def test_a_reload_does_not_wait_for_what_a_slot_that_leaves_still_executes
         await pool.reload()
         assert trio.current_time() == 2.5
         assert [worker.state for worker in pool.statistics().workers] == ["ready", "draining"]
+
+
+class Idle(trio_dirty.App):
+    """An app of which nothing is wanted."""
+
+
+@pytest.mark.parametrize("way", ["resize", "reload", "both"])
+async def test_what_only_a_failed_slot_carried_is_carried_again(autojump_clock, way):
+    def carriers():
+        return {app.app.rpartition(":")[2]: app.slots for app in pool.statistics().apps if app.app}
+
+    name = f"{Counter.__module__}:{Counter.__qualname__}"
+    engine = SimEngine(Naps(failing=range(2, 8)))
+    async with open_pool([f"{name}:1", Idle], workers=2, engine=engine) as pool:
+        assert carriers() == {"Counter": (0,), "Idle": (0, 1)}
+        engine.crash(0)
+        while pool.statistics().workers[0].state != "failed":
+            await trio.sleep(1)
+        assert carriers() == {"Counter": (), "Idle": (1,)}
+        with pytest.raises(NoWorkersAvailableError):
+            await pool.run_sync(Counter.add)
+        if way != "reload":
+            await pool.resize(3)
+            assert carriers() == {"Counter": (2,), "Idle": (1, 2)}
+            assert await pool.run_sync(Counter.add) == 1
+        if way != "resize":
+            await pool.reload()
+            carrier = 0 if way == "reload" else 2
+            others = (0, 1) if way == "reload" else (0, 1, 2)
+            assert carriers() == {"Counter": (carrier,), "Idle": others}
+            assert await pool.run_sync(Counter.add) == 1
+
+
+async def test_an_app_is_not_lost_where_no_new_slot_can_carry_it_either(autojump_clock):
+    engine = SimEngine(Naps(failing=range(1, 8)))
+    name = f"{Counter.__module__}:{Counter.__qualname__}"
+    async with open_pool([f"{name}:1"], workers=1, engine=engine) as pool:
+        engine.crash(0)
+        while pool.statistics().workers[0].state != "failed":
+            await trio.sleep(1)
+        with pytest.raises(AppLoadError):
+            await pool.resize(2)
+        await pool.reload()
+        assert await pool.run_sync(Counter.add) == 1

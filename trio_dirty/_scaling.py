@@ -139,6 +139,8 @@ class Scaling:
                 self._check_open()
                 if succession.slot.is_leaving:
                     continue
+                if succession.is_lost:
+                    self._supervisor.assign_anew(succession)
                 wish = succession.want(Wish("reload", overlaps=overlap))
                 try:
                     await wish.granted()

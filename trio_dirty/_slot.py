@@ -340,11 +340,11 @@ class Slot:
     # The workers
 
     def assign(self, apps: AppPaths) -> None:
-        """Let the first worker carry these, which is only known now."""
+        """Let the next worker carry these, while there is none."""
         self.apps = tuple(apps)
         self.carries = frozenset(app for app, _ in apps)
         self.dispatcher.add(self)
-        if self.instruments is not None:
+        if self.instruments is not None and self.failure is None:
             self.instruments.slot_carries(self.index, self.app_names)
 
     def take_over(self, incarnation: Incarnation, apps: AppPaths) -> None:

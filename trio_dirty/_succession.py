@@ -88,6 +88,11 @@ class Succession:
             self.closed.set()
             slot.progress.unpark_all()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the slot has failed, and nothing is done about that."""
+        return self.slot.failure is not None and not self._is_hiring and not self._wishes
+
     def want(self, wish: Wish) -> Wish:
         """Have the worker replaced, or one started where the slot has failed or backs off."""
         if self._hiring.cancel_called or self.closed.is_set():

@@ -139,12 +139,20 @@ class Supervisor:
         """Open so many further slots, and return them."""
         taken = {slot.index for slot in self.slots}
         new = list(itertools.islice((i for i in itertools.count() if i not in taken), count))
-        staying = {each.slot.index: each.slot.carries for each in self.staying}
-        apps = allocate(self.app_limits, staying, new)
+        apps = allocate(self.app_limits, self._carried(), new)
         opened = [self._add(index, apps[index]) for index in new]
         for succession in opened:
             self._nursery.start_soon(succession.run)
         return opened
+
+    def assign_anew(self, lost: Succession) -> None:
+        """Have a slot that has failed carry what is missing without it, if it comes back."""
+        index = lost.slot.index
+        lost.slot.assign(self.paths(allocate(self.app_limits, self._carried(), [index])[index]))
+
+    def _carried(self) -> dict[int, frozenset[int]]:
+        """Return what is carried by the slots that stay, and that have not failed."""
+        return {each.slot.index: each.slot.carries for each in self.staying if not each.is_lost}
 
     def _add(self, index: int, apps: Iterable[int]) -> Succession:
         options = self._options
