@@ -6,6 +6,7 @@ wanted. Whoever wants another number only says so, and waits.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +16,8 @@ from ._errors import AppLoadError
 from ._wish import Wish
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ._supervisor import Supervisor
 
 
@@ -96,21 +99,30 @@ class Scaling:
             {index: succession.slot.carries for index, succession in staying.items()},
             [index for index, each in staying.items() if each.slot.failure is not None],
         )
-        left = {index: each for index, each in staying.items() if index not in leaving}
-        apps = allocate(
-            supervisor.app_limits, {index: each.slot.carries for index, each in left.items()}, ()
-        )
-        # Their workers take over with the apps that nobody else would carry: only then may
-        # those go that carried them.
-        moves = [
-            each.want(Wish("resize", supervisor.paths(apps[index])))
-            for index, each in left.items()
-            if apps[index] != each.slot.carries
-        ]
-        for move in moves:
-            await move.granted()
+        await self._hand_over(leaving)
         for index in leaving:
             supervisor.remove(staying[index])
+
+    async def _hand_over(self, leaving: Collection[int]) -> None:
+        """Have those that stay carry what only those carry that leave.
+
+        Raises:
+            AppLoadError: one could not boot with it.
+        """
+        supervisor = self._supervisor
+        left = [each for each in supervisor.staying if each.slot.index not in leaving]
+        # What a failed slot carried waits for its return.
+        kept = frozenset[int]().union(*(each.slot.carries for each in left if each.is_lost))
+        able = {each.slot.index: each.slot.carries for each in left if not each.is_lost}
+        apps = allocate(supervisor.app_limits, able, ())
+        moves = []
+        for each in left:
+            carried = each.slot.carries
+            gained = apps.get(each.slot.index, carried) - carried - kept
+            if gained:
+                moves.append(each.want(Wish("resize", supervisor.paths(carried | gained))))
+        for move in moves:
+            await move.granted()
 
     async def _grow(self, count: int) -> None:
         supervisor = self._supervisor
@@ -118,9 +130,11 @@ class Scaling:
         while not all(each.has_booted for each in opened):
             failures = [each.slot.failure for each in opened if each.slot.failure is not None]
             if failures:
-                for succession in opened:
-                    if not succession.has_booted and succession in supervisor.staying:
-                        supervisor.remove(succession)
+                missing = [each for each in opened if not each.has_booted]
+                with suppress(AppLoadError):
+                    await self._hand_over([each.slot.index for each in missing])
+                for succession in missing:
+                    supervisor.remove(succession)
                 raise failures[0]
             if len(supervisor.staying) > self._wanted:
                 return  # somebody has thought better of it
