@@ -564,6 +564,9 @@ def judge_max_queue(log: Log) -> None:
         if event.hook.startswith(("slot_", "worker_")):
             slots.follow(event)
         match event.hook:
+            case "slot_opened":  # what one of this number had that has left waits in the pool
+                waiting[values[0]].clear()
+                perhaps[values[0]].clear()
             case "request_accepted":
                 fresh = values[0]
                 apps[fresh] = values[1]
