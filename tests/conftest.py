@@ -10,10 +10,18 @@ from apps_lives import Gate
 from hypothesis import settings
 from lives import Broken
 from scripts.harness import children
+from seeds import seed_of_sources
 
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("suite", settings(), deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis looks at its option
+def pytest_configure(config):
+    """Search elsewhere with each change, and the same for the same sources."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(seed_of_sources())
 
 
 @pytest.fixture(scope="session", autouse=True)

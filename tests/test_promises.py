@@ -11,6 +11,7 @@ import play
 import promises
 import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
+from seeds import seed_of_sources
 
 import trio_dirty
 
@@ -167,18 +168,21 @@ EXAMPLES = 5_000
 def test_ten_thousand_fault_scripts():
     """The long search, all promises at once, beside itself on two processors."""
     command = [sys.executable, str(Path(__file__).with_name("search.py")), str(EXAMPLES)]
+    seed = seed_of_sources()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     searches = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(SEARCHES)
+        subprocess.Popen(
+            [*command, str(seed + n)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for n in range(SEARCHES)
     ]
     try:
-        outputs = [search.communicate()[0] for search in searches]
+        outputs = [process.communicate()[0] for process in searches]
     finally:
-        for search in searches:
-            search.kill()
-            search.wait()
-    for search, output in zip(searches, outputs, strict=True):
-        assert search.returncode == 0, output
+        for process in searches:
+            process.kill()
+            process.wait()
+    for process, output in zip(searches, outputs, strict=True):
+        assert process.returncode == 0, output
         played = int(output.split()[0])
         assert played >= EXAMPLES
