@@ -384,6 +384,14 @@ def test_what_is_withdrawn_when_it_was_sent_is_told_of_if_it_begins():
     assert told == [second]
 
 
+@pytest.mark.parametrize(
+    ("size", "sent"), [(AHEAD_BYTES - 1, ["frame 0", "frame 1"]), (AHEAD_BYTES, ["frame 0"])]
+)
+def test_only_so_many_bytes_are_sent_ahead(size, sent):
+    backlog = given(quiet(), request(0, size), request(1))
+    assert backlog.next_frames() == sent
+
+
 def test_nothing_is_sent_ahead_behind_a_stream():
     stream = request(1)
     stream.streams = stream.is_special = True
@@ -407,6 +415,15 @@ def test_there_is_room_for_as_many_as_may_wait(max_queue):
     backlog.next_frames()
     assert not backlog.has_room(max_queue)
     assert backlog.load == 2 + max_queue
+
+
+@pytest.mark.parametrize("max_queue", [0, 1, 3])
+def test_what_a_free_lane_will_take_up_takes_no_room(max_queue):
+    backlog = Backlog(2, nobody, tells_all=False)
+    for number in range(2 + max_queue):
+        assert backlog.has_room(max_queue)
+        given(backlog, request(number))
+    assert not backlog.has_room(max_queue)
 
 
 def test_what_has_left_takes_no_room_though_the_worker_has_it():

@@ -1,6 +1,7 @@
 """How far a worker may run ahead of a stream's reader."""
 
-from hypothesis import given, strategies as st
+import pytest
+from hypothesis import example, given, strategies as st
 
 from trio_dirty._credit import BYTES_AHEAD, CHUNKS_AHEAD, CreditWindow
 
@@ -23,6 +24,7 @@ def test_small_chunks_are_bounded_by_their_number():
 
 
 @given(st.integers(1, BYTES_AHEAD))
+@example(BYTES_AHEAD // 2)
 def test_chunks_of_a_size_are_bounded_by_their_bytes(size):
     ahead = filled([size] * 5_000)
     assert len(ahead) == min(CHUNKS_AHEAD, BYTES_AHEAD // size)
@@ -49,6 +51,22 @@ def test_a_single_large_one_is_forgotten():
     while window.is_open:
         window.add(16)
     assert window.chunks == CHUNKS_AHEAD
+
+
+@pytest.mark.parametrize(("more", "is_open"), [(0, True), (1, False)])
+def test_a_large_one_is_forgotten_by_an_eighth_with_each_that_is_smaller(more, is_open):
+    window = CreditWindow()
+    window.add(BYTES_AHEAD // 2)
+    window.add(BYTES_AHEAD // 16 + more)  # after which seven sixteenths are expected
+    assert window.is_open == is_open
+
+
+def test_what_the_reader_has_taken_is_taken_off():
+    window = CreditWindow()
+    for size in (5, 7, 9):
+        window.add(size)
+    window.give_back(2, 12)
+    assert (window.chunks, window.size) == (1, 9)
 
 
 @given(st.lists(st.tuples(sizes, st.booleans()), max_size=60))

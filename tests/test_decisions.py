@@ -19,9 +19,9 @@ from trio_dirty._routing import Rotation, fair_share
 SLOTS = 5
 
 
-def request(number, app=0, size=1):
+def request(number, app=0, size=1, streams=False, is_special=False):
     return SimpleNamespace(
-        number=number, app=app, size=size, key=None, streams=False, is_special=False
+        number=number, app=app, size=size, key=None, streams=streams, is_special=is_special
     )
 
 
@@ -62,6 +62,10 @@ class RotationMachine(RuleBasedStateMachine):
     def numbers_given_differ_by_at_most_one(self):
         counts = [self.given[slot] for slot in self.ready]
         assert not counts or max(counts) - min(counts) <= 1
+
+    @invariant()
+    def each_that_is_ready_is_a_bit(self):
+        assert self.rotation.bits == sum(1 << slot for slot in self.ready)
 
 
 test_fairness_of_the_rotation = RotationMachine.TestCase
@@ -135,6 +139,27 @@ def test_an_answer_to_nothing_is_noticed():
     ledger.answered(1)
     with pytest.raises(KeyError):
         ledger.answered(1)
+
+
+def test_a_ledger_counts_its_streams():
+    ledger = Ledger(2)
+    for number in range(3):
+        ledger.sent(request(number, streams=True, is_special=True))
+    ledger.sent(request(3))
+    ledger.sent(request(4, is_special=True))  # which has limits
+    counts = [ledger.streams]
+    for number in range(4):
+        ledger.answered(number, 0.0)
+        counts.append(ledger.streams)
+    assert counts == [3, 2, 1, 0, 0]
+
+
+def test_a_ledger_that_is_settled_counts_anew():
+    ledger = Ledger(1)
+    for number in range(2):
+        ledger.sent(request(number, streams=True, is_special=True))
+        ledger.settle()
+        assert (ledger.size, ledger.streams) == (0, 0)
 
 
 @given(

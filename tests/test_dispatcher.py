@@ -492,6 +492,18 @@ class LoadMachine(RuleBasedStateMachine):
 test_the_least_loaded_is_found_among_many = LoadMachine.TestCase
 
 
+def test_of_a_slot_that_leaves_no_load_is_remembered():
+    slots, dispatcher = three(routing="least_loaded")
+    for slot in slots:
+        dispatcher.ready(slot)
+    assert accept(dispatcher) is slots[0]
+    dispatcher.load_changed(slots[2])
+    dispatcher.remove(slots[2])
+    dispatcher.load_changed(slots[2])  # it ends what it has been given
+    assert accept(dispatcher) is slots[1]
+    assert dispatcher._loads._loads == {0: 1, 1: 0}
+
+
 def test_those_that_are_not_ready_do_not_count():
     slots, dispatcher = three(routing="least_loaded")
     dispatcher.ready(slots[1])
@@ -557,6 +569,12 @@ def test_a_full_slot_refuses_its_keys():
         accept(dispatcher, key="user")
 
 
+def test_only_the_carriers_of_its_app_have_room_for_a_key():
+    slots = [Slot(0, {0}), Slot(1, {1})]
+    dispatcher = Dispatcher(slots, [0, 1], list, max_queue=20)
+    assert all(accept(dispatcher, key=key) is slots[0] for key in range(20))
+
+
 def test_a_key_moves_when_its_slot_has_failed():
     slots, dispatcher = three()
     place = accept(dispatcher, key="user")
@@ -585,6 +603,17 @@ def test_what_moves_is_begun_in_order_whatever_comes_back_in_between():
     dispatcher.release(first)
     assert early.place is late.place is not home
     assert late.place.queue == [early, late]
+
+
+def test_what_waits_to_move_waits_for_the_end_of_all_that_it_follows():
+    _, dispatcher = three()
+    first, second, third = (Request(number, 0, "user") for number in range(3))
+    dispatcher.accept(first)
+    dispatcher.accept(second)
+    dispatcher.remove(first.place)
+    dispatcher.accept(third)
+    assert [*dispatcher.unplace(first)] == []
+    assert [*dispatcher.unplace(second)] == [third]
 
 
 def test_what_waits_to_move_goes_before_what_comes_when_its_slot_is_revived():
@@ -620,6 +649,17 @@ def test_what_waits_to_move_is_hopeless_when_the_last_slot_fails():
     one, other = (slot for slot in slots if slot is not place)
     assert dispatcher.failed(one, RuntimeError("no")) == []
     assert dispatcher.failed(other, RuntimeError("no")) == [request]
+    assert len(dispatcher) == 0
+
+
+def test_what_waits_to_move_is_hopeless_when_only_others_are_left():
+    slots = [Slot(0, {0}), Slot(1, {0}), Slot(2, {1})]
+    dispatcher = Dispatcher(slots, [0, 1], list)
+    place = accept(dispatcher, key="user")
+    dispatcher.remove(place)
+    request = Request(100, 0, "user")
+    dispatcher.accept(request)
+    assert dispatcher.failed(slots[1 - place.index], RuntimeError("no")) == [request]
     assert len(dispatcher) == 0
 
 
@@ -678,6 +718,23 @@ def test_a_broadcast_goes_to_every_slot_that_has_not_failed():
         dispatcher.slots_for_broadcast(target)
 
 
+def test_a_broadcast_goes_to_the_carriers_of_its_app():
+    dispatcher = Dispatcher([Slot(0, {0}), Slot(1, {1})], [0, 1], list)
+    assert [dispatcher.slots_for_broadcast(TARGETS[app]) for app in APPS] == [[0, 1], [0], [1]]
+
+
+@pytest.mark.parametrize("full", range(3))
+def test_a_part_of_a_broadcast_needs_room_in_its_own_slot(full):
+    slots, dispatcher = three(max_queue=1)
+    slots[full].queue = ["full"]
+    for slot in slots:
+        if slot is slots[full]:
+            with pytest.raises(PoolBusyError):
+                accept(dispatcher, key=OnlySlot(full))
+        else:
+            assert accept(dispatcher, key=OnlySlot(slot.index)) is slot
+
+
 def test_a_broadcast_may_be_unlimited():
     slots, dispatcher = three()
     fill(slots, 9, 9, 9)
@@ -720,6 +777,18 @@ def test_loads_show_what_they_are():
     loads = Loads()
     loads.put(3, 1)
     assert repr(loads) == "<Loads {3: 1}>"
+
+
+def test_a_slot_that_was_forgotten_is_not_found_by_its_former_load():
+    loads = Loads()
+    loads.put(1, 1)
+    loads.put(2, 1)
+    for _ in range(2):
+        loads.remove(2)
+        assert repr(loads) == "<Loads {1: 1}>"
+    loads.put(2, 3)
+    assert loads.least(0b110) == 0b010
+    assert loads.least(0b100) == 0b100
 
 
 def test_loads_matter_to_the_least_loaded_only():

@@ -125,6 +125,24 @@ def test_a_summary_takes_constant_memory(monkeypatch):
     assert set(made) == {CENTROIDS}
 
 
+def test_over_several_apps_waiting_and_execution_are_told_apart():
+    durations = Durations()
+    durations.add(0, 1.0, 10.0)
+    durations.add(1, 2.0, 20.0)
+    waiting, execution = durations.summary()
+    assert (waiting.count, waiting.max) == (2, 2.0)
+    assert (execution.count, execution.max) == (2, 20.0)
+
+
+def test_the_seconds_of_all_that_is_absorbed_add_up():
+    total = Durations()
+    for execution in (1.0, 2.0, 4.0):
+        part = Durations()
+        part.add(0, 0.0, execution)
+        total.absorb(part)
+    assert total.seconds == 7.0
+
+
 apps = st.sampled_from([None, 0, 1])
 
 

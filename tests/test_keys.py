@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from trio_dirty import _keys
 from trio_dirty._keys import Keys, OnlySlot
-from trio_dirty._routing import highest_random_weight
+from trio_dirty._routing import _mixed, highest_random_weight
 
 keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
 slots = st.lists(st.integers(0, 200), min_size=1, max_size=12, unique=True)
@@ -39,6 +39,24 @@ def test_keys_are_spread_evenly_and_one_of_n_moves():
         after = [highest_random_weight(hash(make(i)), [*several, n]) for i in range(number)]
         moved = sum(a != b for a, b in zip(after, before, strict=True))
         assert abs(moved - number / (n + 1)) < number / (n + 1) / 10
+
+
+def test_hashes_are_mixed_as_by_splitmix64():
+    """The generator's first numbers for the seed 1234567, as they have been published."""
+    assert [_mixed(1234567 + step * 0x9E3779B97F4A7C15) for step in range(5)] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    assert _mixed(0) == 0xE220A8397B1DCDAF
+
+
+def test_the_weight_of_a_slot_mixes_it_with_the_key():
+    for key in range(100):
+        weights = {slot: _mixed(_mixed(key) ^ _mixed(~slot)) for slot in range(9)}
+        assert highest_random_weight(key, weights) == max(weights, key=weights.get)
 
 
 def test_equal_keys_go_together():

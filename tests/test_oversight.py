@@ -52,6 +52,25 @@ def test_a_moment_too_early_is_in_time():
     assert oversight.order(2.0 - EARLY_SECONDS / 2) is not None
 
 
+@pytest.mark.parametrize(
+    ("limits", "action", "reason"),
+    [
+        ({"timeout": EARLY_SECONDS}, "kill", TIMEOUT),
+        ({"soft_timeout": EARLY_SECONDS}, "interrupt", SOFT_TIMEOUT),
+    ],
+)
+def test_as_much_too_early_as_may_be_is_in_time(limits, action, reason):
+    oversight, timed = Oversight(GRACE), request(**limits)
+    oversight.begun(timed, 0.0)
+    assert oversight.order(0.0) == Order(timed, action, reason)
+
+
+def test_an_interrupt_may_be_as_much_too_early():
+    oversight, cancelled = Oversight(GRACE), request(on_cancel="interrupt")
+    oversight.left(cancelled, EARLY_SECONDS)
+    assert oversight.order(0.0) == Order(cancelled, "interrupt", CANCELLED)
+
+
 def test_a_soft_time_out_interrupts_once_and_the_hard_one_kills_later():
     oversight, timed = Oversight(GRACE), request(timeout=3.0, soft_timeout=1.0)
     oversight.begun(timed, 0.0)
@@ -76,6 +95,8 @@ def test_each_step_of_a_stream_has_its_own_time():
     assert oversight.order(2.4) is None
     assert oversight.order(2.5) == Order(timed, "interrupt", SOFT_TIMEOUT, steps=4)
     assert oversight.next_time() == 4.5
+    oversight.stepped(0, 3, 4.0)
+    assert oversight.order(5.0) == Order(timed, "interrupt", SOFT_TIMEOUT, steps=7)
 
 
 def test_the_time_of_its_reader_does_not_count():
@@ -111,6 +132,15 @@ def test_its_limits_hold_all_the_same(on_cancel):
     oversight.begun(timed, 0.0)
     oversight.left(timed, 1.0)
     assert orders(oversight, 10) == [(3.0, Order(timed, "kill", TIMEOUT))]
+
+
+@pytest.mark.parametrize("on_cancel", ["abandon", "wait"])
+def test_a_stream_that_its_reader_leaves_has_the_time_of_a_step_to_end(on_cancel):
+    oversight, timed = Oversight(GRACE), request(timeout=3.0, on_cancel=on_cancel)
+    oversight.begun(timed, 0.0)
+    oversight.stepped(0, 1, math.inf)
+    oversight.left(timed, 100.0)
+    assert orders(oversight, 1000) == [(103.0, Order(timed, "kill", TIMEOUT))]
 
 
 def test_an_interrupt_comes_at_once_and_a_kill_when_it_was_ignored():
