@@ -794,3 +794,20 @@ def test_a_slot_that_was_forgotten_is_not_found_by_its_former_load():
 def test_loads_matter_to_the_least_loaded_only():
     assert Dispatcher([], [], list, routing="least_loaded").weighs
     assert not Dispatcher([], [], list).weighs
+
+
+def test_what_waits_to_move_back_takes_room():
+    _, dispatcher = three(max_queue=2)
+    first, *others = (Request(number, 0, "user") for number in range(4))
+    dispatcher.accept(first)
+    home = first.place
+    home.queue.clear()
+    dispatcher.failed(home, RuntimeError("no"))
+    for request in others[:2]:
+        dispatcher.accept(request)
+        assert request.place is dispatcher
+    dispatcher.revive(home)
+    with pytest.raises(PoolBusyError):
+        dispatcher.accept(others[2])
+    dispatcher.release(first)
+    assert home.queue == others[:2]

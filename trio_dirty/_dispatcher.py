@@ -97,7 +97,7 @@ class Dispatcher:
         self._max_queue = max_queue
         self._takes_turns = routing == "round_robin" and max_queue is None
         self._ready: set[int] = set()
-        self._failed: dict[int, BaseException] = {}
+        self._failed: set[int] = set()
         # By app, why the latest slot failed that carried it.
         self._causes: dict[int | None, BaseException] = {}
         self._carriers: dict[int | None, list[int]] = {}
@@ -218,7 +218,7 @@ class Dispatcher:
             self._moving[way] = OrderedDict.fromkeys(sorted(waiting, key=number))
 
     def _move(self, app: int | None, key: object) -> None:
-        for request in self._moving.pop((app, key), ()):
+        for request in self._moving.pop((app, key)):
             self._route_by_key(request)
 
     def release(self, request: Request) -> None:
@@ -248,9 +248,13 @@ class Dispatcher:
             if not slots:
                 return  # which is another error
             index = key.index if isinstance(key, OnlySlot) else self._keys.choose(app, key, slots)
-            if index not in slots and len(self._moving.get((app, key), ())) < max_queue:
-                return
-            slots = [index] if index in slots else []
+            moving = len(self._moving.get((app, key), ()))
+            if moving or index not in slots:
+                if moving < max_queue:
+                    return
+                slots = []
+            else:
+                slots = [index]
         else:
             slots = self._rotations[app].in_turn()
             if not slots and len(self._waiting[app]) < max_queue * len(self.carriers(app)):
@@ -329,12 +333,12 @@ class Dispatcher:
         if slot.index in self._ready:
             self.lost(slot)
         del self._slots[slot.index]
-        self._failed.pop(slot.index, None)
+        self._failed.discard(slot.index)
         return self._abandoned_by(slot)
 
     def revive(self, slot: Receiver) -> None:
         """Take note that a slot that has failed will be ready after all."""
-        del self._failed[slot.index]
+        self._failed.remove(slot.index)
         self._carriers_changed()
 
     def ready(self, slot: Receiver) -> None:
@@ -381,7 +385,7 @@ class Dispatcher:
         """Give a lost slot up for good; return the requests that no slot can take now."""
         if self._slots.get(slot.index) is not slot:
             return []  # it had been removed already: another may have its index
-        self._failed[slot.index] = cause
+        self._failed.add(slot.index)
         self._causes.update(dict.fromkeys(self._apps_of(slot), cause))
         return self._abandoned_by(slot)
 
