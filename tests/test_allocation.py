@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trio_dirty._allocation import allocate, choose_leaving
+from trio_dirty._allocation import allocate, choose_leaving, gains
 
 limits_of_apps = st.lists(st.one_of(st.integers(1, 6), st.just(math.inf)), max_size=6)
 
@@ -182,3 +182,16 @@ class Sizes(RuleBasedStateMachine):
 
 
 test_sizes_keep_every_app_carried = Sizes.TestCase
+
+
+@given(present(), st.frozensets(st.integers(0, 5)))
+def test_what_nobody_carries_is_gained_by_one_unless_its_carrier_may_return(staying, kept):
+    limits, able = staying
+    gained = gains(limits, able, kept)
+    found, had = carriers(gained), carriers(able)
+    for app in range(len(limits)):
+        is_lost = bool(able) and not had[app] and app not in kept
+        assert found[app] == is_lost
+    for slot, apps in gained.items():
+        assert apps
+        assert not apps & able[slot]

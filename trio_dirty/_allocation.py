@@ -45,6 +45,24 @@ def allocate(
     return {slot: frozenset(carried) for slot, carried in {**apps, **opened}.items()}
 
 
+def gains(
+    limits: Sequence[float], able: Mapping[int, frozenset[int]], kept: frozenset[int]
+) -> dict[int, frozenset[int]]:
+    """Decide which slots are to gain an app that nobody else carries.
+
+    Args:
+        limits: see `allocate`.
+        able: by slot, what it carries.
+        kept: what is carried by slots that have failed, and waits for their return.
+
+    Returns:
+        By slot, what it gains; of those that gain anything.
+    """
+    apps = allocate(limits, able, ())
+    gained = {slot: apps[slot] - carried - kept for slot, carried in able.items()}
+    return {slot: more for slot, more in gained.items() if more}
+
+
 def choose_leaving(
     count: int, slots: Mapping[int, frozenset[int]], failed: Collection[int]
 ) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._allocation import allocate, choose_leaving
+from ._allocation import choose_leaving, gains
 from ._errors import AppLoadError
 from ._wish import Wish
 
@@ -110,17 +110,15 @@ class Scaling:
             AppLoadError: one could not boot with it.
         """
         supervisor = self._supervisor
-        left = [each for each in supervisor.staying if each.slot.index not in leaving]
-        # What a failed slot carried waits for its return.
-        kept = frozenset[int]().union(*(each.slot.carries for each in left if each.is_lost))
-        able = {each.slot.index: each.slot.carries for each in left if not each.is_lost}
-        apps = allocate(supervisor.app_limits, able, ())
-        moves = []
-        for each in left:
-            carried = each.slot.carries
-            gained = apps.get(each.slot.index, carried) - carried - kept
-            if gained:
-                moves.append(each.want(Wish("resize", supervisor.paths(carried | gained))))
+        left = {
+            each.slot.index: each for each in supervisor.staying if each.slot.index not in leaving
+        }
+        able = {index: each.slot.carries for index, each in left.items() if not each.is_lost}
+        kept = frozenset[int]().union(*(left[index].slot.carries for index in left.keys() - able))
+        moves = [
+            left[index].want(Wish("resize", supervisor.paths(able[index] | gained)))
+            for index, gained in gains(supervisor.app_limits, able, kept).items()
+        ]
         for move in moves:
             await move.granted()
 
