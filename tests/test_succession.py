@@ -337,3 +337,25 @@ async def test_an_app_is_not_lost_where_no_new_slot_can_carry_it_either(autojump
             await pool.resize(2)
         await pool.reload()
         assert await pool.run_sync(Counter.add) == 1
+
+
+async def test_a_slot_that_leaves_in_the_moment_in_which_its_worker_has_booted(autojump_clock):
+    async with open_pool([Counter], workers=1, engine=SimEngine(Naps())) as pool:
+        for _ in range(30):  # trio draws whose turn it is first
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.resize, 2)
+                await trio.sleep(1)  # as long as a boot
+                await pool.resize(1)
+            for _ in range(2):
+                await pool.run_sync(Counter.add)
+            assert len(pool.statistics().workers) == 1
+        assert await pool.run_sync(Counter.add) == 61
+
+
+async def test_a_smaller_number_does_not_wait_for_boots_that_it_makes_needless(autojump_clock):
+    async with open_pool([Counter], workers=1, engine=SimEngine(Naps())) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.resize, 2)
+            await trio.sleep(0.5)
+            await pool.resize(1)
+            assert trio.current_time() == 1.5

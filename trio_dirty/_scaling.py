@@ -67,6 +67,7 @@ class Scaling:
         self._check_open()
         self._wanted = count
         self._changed.unpark_all()
+        supervisor.progress.unpark_all()  # boots may have become needless
         failures = self._failures
         await trio.lowlevel.checkpoint()
         while self._failures == failures and not self._is_so():

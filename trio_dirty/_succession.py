@@ -241,6 +241,8 @@ class Succession:
         async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
             try:
                 wear = await self._boot(worker, number, apps)
+                # The slot may have left after this was woken up and before it ran.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 incarnation = self._take_over(worker, number, cause, apps or slot.apps)
             except BaseException as error:
                 if isinstance(error, AppLoadError):
