@@ -353,9 +353,11 @@ async def test_a_slot_that_leaves_in_the_moment_in_which_its_worker_has_booted(a
 
 
 async def test_a_smaller_number_does_not_wait_for_boots_that_it_makes_needless(autojump_clock):
-    async with open_pool([Counter], workers=1, engine=SimEngine(Naps())) as pool:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pool.resize, 2)
-            await trio.sleep(0.5)
-            await pool.resize(1)
-            assert trio.current_time() == 1.5
+    async with (
+        open_pool([Counter], workers=1, engine=SimEngine(Naps())) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(pool.resize, 2)
+        await trio.sleep(0.5)
+        await pool.resize(1)
+        assert trio.current_time() == 1.5
