@@ -361,3 +361,32 @@ async def test_a_smaller_number_does_not_wait_for_boots_that_it_makes_needless(a
         await trio.sleep(0.5)
         await pool.resize(1)
         assert trio.current_time() == 1.5
+
+
+@pytest.mark.parametrize("leave", ["at once", "after a resize"])
+async def test_a_pool_that_is_left_opens_no_slot(autojump_clock, leave):
+    log = EventLog()
+    with trio.move_on_after(100):
+        async with open_pool(
+            [Counter], workers=2, engine=SimEngine(Naps()), instruments=[log]
+        ) as pool:
+            if leave == "after a resize":
+                await trio.sleep(1)
+                with trio.move_on_after(0):
+                    await pool.resize(3)
+    count = 2 if leave == "at once" else 3
+    assert len(log.of("worker_started")) == len(log.of("slot_opened")) <= count
+    assert len(log.of("slot_closed")) == len(log.of("slot_opened"))
+    assert {worker.state for worker in pool.statistics().workers} <= {"draining"}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+async def test_a_worker_that_is_stopped_when_it_is_to_close_is_killed(autojump_clock, overlap):
+    engine = SimEngine(Naps(), look_seconds=1.0)
+    async with open_pool([Counter], workers=1, engine=engine, grace_period=None) as pool:
+        engine.stall(0)
+        await pool.reload(overlap=overlap)
+        assert await pool.run_sync(Counter.add) == 1
+        await trio.sleep(5)
+        assert len(pool._supervisor.slots[0].incarnations) == 1
+        assert trio.current_time() < 20

@@ -156,17 +156,16 @@ class Incarnation:
                 self.worker.kill()
         self._doubted = doubt
 
-    def _doubt(self) -> int | None:
-        """Return what the worker has not answered and may never answer.
-
-        A PING by its number below zero, or the first of the requests by theirs.
-        """
+    def _doubt(self) -> tuple[int, int] | None:
+        """Return what the worker has been sent, has not obeyed, and may never obey."""
         if self._is_pinged:
-            return -self._ping
+            return _wire.PING, self._ping
+        if self.was_told_to_close:
+            return _wire.CLOSE, 0
         executing = self.backlog.executing()
         if any(request.limits.timeout < math.inf for request in executing):
             return None
-        return executing[0].number if executing else None
+        return (_wire.REQUEST, executing[0].number) if executing else None
 
     def _ponged(self) -> None:
         self._is_pinged = False

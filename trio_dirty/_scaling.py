@@ -41,6 +41,9 @@ class Scaling:
             while True:
                 while len(self._supervisor.staying) == self._wanted:
                     await self._changed.park()
+                # A pool that is being closed has fewer slots that stay; that may be this task's
+                # first look at them.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 wanted = self._wanted
                 try:
                     await self._approach()

@@ -7,6 +7,7 @@ they decide, they decide between two awaits.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import trio
@@ -266,8 +267,14 @@ class Succession:
                 self._tell_exit(worker, number)
                 slot.progress.unpark_all()
             if incarnation.was_told_to_close:
+                exit_ = worker.exit()
                 retired = slot.index, number, incarnation.retired_for
-                logger.info("slot %d: worker %d, retired (%s): %s", *retired, worker.exit())
+                logger.log(
+                    logging.WARNING if exit_.exitcode else logging.INFO,
+                    "slot %d: worker %d, retired (%s): %s",
+                    *retired,
+                    exit_,
+                )
             else:
                 failure = incarnation.settle_exit(worker.exit())
             slot.forget(incarnation)
