@@ -811,3 +811,11 @@ def test_what_waits_to_move_back_takes_room():
         dispatcher.accept(others[2])
     dispatcher.release(first)
     assert home.queue == others[:2]
+
+
+def test_a_pool_that_nobody_can_serve_is_not_busy():
+    slots, dispatcher = three(max_queue=0)
+    for slot in slots:
+        dispatcher.failed(slot, RuntimeError("no"))
+    with pytest.raises(NoWorkersAvailableError):
+        accept(dispatcher)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 import trio.testing
@@ -18,7 +20,7 @@ from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
 
 
 def stop(pool: Pool) -> int:
-    """Stop the worker of slot 0, as a debugger or a job control would."""
+    """Stop the worker of slot 0, as a job control would."""
     pid = pids(pool)[0]
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -127,6 +129,25 @@ async def test_a_stopped_worker_costs_what_it_may_have_begun_and_nothing_else(
         statistics = pool.statistics()
         assert statistics.failed == 1
         assert statistics.workers[0].restarts_by_cause == {"unresponsive": 1}
+
+
+async def test_a_look_that_finds_no_descriptor_left_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def status(process: psutil.Process) -> str:
+        looks.append(process.pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with open_pool([Lasting], workers=1) as pool, trio.open_nursery() as nursery:
+        pid = stop(pool)
+        monkeypatch.setattr(psutil.Process, "status", status)
+        call = Calling.begin(nursery, pool.run_sync, Lasting.who)
+        await until(lambda: len(looks) > 1)
+        os.kill(pid, signal.SIGCONT)
+        assert (await call.ended()).value == 0
+        monkeypatch.undo()  # which is how the suite looks as well
 
 
 # The end

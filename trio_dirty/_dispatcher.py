@@ -257,7 +257,10 @@ class Dispatcher:
                 slots = [index]
         else:
             slots = self._rotations[app].in_turn()
-            if not slots and len(self._waiting[app]) < max_queue * len(self.carriers(app)):
+            carriers = len(self.carriers(app))
+            if not carriers:
+                return  # which is another error
+            if not slots and len(self._waiting[app]) < max_queue * carriers:
                 return
         if not any(self._slots[index].has_room(max_queue) for index in slots):
             raise PoolBusyError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import hmac
 import multiprocessing
 import os
@@ -33,10 +34,10 @@ TOKEN_SECONDS = 5.0
 def private_listener() -> Iterator[tuple[str, socket.socket]]:
     """Listen on a Unix socket that nobody else can reach, for one worker.
 
-    Its directory has mode 0700. On Linux it is removed at once, since a socket can also be
-    reached through a descriptor of it: nothing stays behind even when everything is killed while
-    the worker starts. Elsewhere it is removed when the block is left, and also by the
-    worker as soon as it has connected.
+    Its directory has mode 0700. Where a child can reach the socket through a descriptor of it, on
+    Linux, it is removed at once: nothing stays behind even when everything is killed while the
+    worker starts. Elsewhere it is removed when the block is left, and also by the worker as
+    soon as it has connected.
     """
     name = "s"
     directory = tempfile.mkdtemp(prefix="trio_dirty-")
@@ -55,19 +56,20 @@ def private_listener() -> Iterator[tuple[str, socket.socket]]:
             descriptor = os.open(address, os.O_PATH)
             cleanup.callback(os.close, descriptor)
             address = f"/proc/{os.getpid()}/fd/{descriptor}"
-            shutil.rmtree(directory)
+            shutil.rmtree(directory, ignore_errors=True)
         yield address, listener
 
 
 def _shows_descriptors() -> bool:
     """Return whether a child finds the descriptors of this program in the file system.
 
-    Not where the program has changed its user since it started: then they are root's.
+    Not where the program has changed its user or group since it started: Linux hides them then,
+    as from everybody that may not read its memory.
     """
-    try:
-        return sys.platform == "linux" and os.stat("/proc/self").st_uid == os.geteuid()
-    except OSError:
+    if sys.platform != "linux" or not os.path.isdir("/proc/self/fd"):
         return False
+    pr_get_dumpable = 3  # <linux/prctl.h>
+    return bool(ctypes.CDLL(None).prctl(pr_get_dumpable, 0, 0, 0, 0) == 1)
 
 
 class Lifeline:

@@ -62,7 +62,7 @@ class Incarnation:
             as long as that is not so.
         was_told_to_close: whether it has, and closes.
         is_urgent: whether what is sent next is to be read at once.
-        is_unresponsive: whether it was killed because it stood still, with nothing to do.
+        is_unresponsive: whether it was killed because it stood still.
         wear: where those are parked who want to know when it has answered.
     """
 
@@ -145,12 +145,10 @@ class Incarnation:
                 self._is_pinged = True
                 self.backlog.notify(_wire.frame(_wire.PING, self._ping))
                 self._slot.wake_consumer()
-        elif doubt != self._doubted:
-            self.worker.stands_still(busy=not self._is_pinged)  # for the next look to compare with
-            self._still = 0
         else:
+            # At the first look of a doubt this is what the next one compares with.
             still = self.worker.stands_still(busy=not self._is_pinged)
-            self._still = self._still + 1 if still else 0
+            self._still = self._still + 1 if still and doubt == self._doubted else 0
             if self._still == STILL_LIMIT:
                 self.is_unresponsive = True
                 self.worker.kill()
@@ -163,7 +161,7 @@ class Incarnation:
         if self.was_told_to_close:
             return _wire.CLOSE, 0
         executing = self.backlog.executing()
-        if any(request.limits.timeout < math.inf for request in executing):
+        if any(map(_is_timed, executing)):
             return None
         return (_wire.REQUEST, executing[0].number) if executing else None
 
@@ -426,3 +424,9 @@ class Incarnation:
             slot=self._slot.index,
             pid=self.worker.pid,
         )
+
+
+def _is_timed(request: Request) -> bool:
+    """Whether a time-out will end a request; that of a stream stands still while it is held."""
+    is_held = isinstance(request, StreamRequest) and request.is_held
+    return request.limits.timeout < math.inf and not is_held

@@ -131,7 +131,11 @@ class ProcessWorker(Worker):
     async def boot(self, apps: AppPaths) -> None:
         """Have the process, started if need be, boot its apps."""
         await self._order(_wire.BOOT, apps)
-        self._process = psutil.Process(self.pid)
+        try:
+            self._process = psutil.Process(self.pid)
+        except (psutil.Error, OSError) as error:
+            slot = self._blueprint.slot
+            raise AppLoadError(f"the worker of slot {slot} cannot be watched: {error}") from error
 
     async def _order(self, kind: int, apps: AppPaths) -> Any:
         slot = self._blueprint.slot
@@ -155,9 +159,9 @@ class ProcessWorker(Worker):
         return value
 
     async def _connect(self) -> None:
-        with private_listener() as (address, listener):
-            token = secrets.token_bytes(32)
-            async with self._starts:
+        async with self._starts:
+            with private_listener() as (address, listener):
+                token = secrets.token_bytes(32)
                 self._job_ended = trio.Event()
                 self._nursery.start_soon(self._run_job, address, token)
                 with self._connecting:
@@ -288,7 +292,7 @@ class ProcessWorker(Worker):
 
     def memory(self) -> int:
         """Ask the system."""
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, OSError):
             if not self._exited.is_set():
                 resident: int = self._process.memory_info().rss
                 return resident
@@ -296,7 +300,7 @@ class ProcessWorker(Worker):
 
     def stands_still(self, *, busy: bool) -> bool:
         """Ask the system for the state of the process, and how long it has run."""
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, OSError):
             state, used = self._process.status(), self._process.cpu_times()
             rested, self._used = self._used == (used.user, used.system), (used.user, used.system)
             rests = state == psutil.STATUS_SLEEPING and not busy

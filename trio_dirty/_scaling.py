@@ -18,6 +18,7 @@ from ._wish import Wish
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from ._succession import Succession
     from ._supervisor import Supervisor
 
 
@@ -39,7 +40,7 @@ class Scaling:
         """Open and remove slots, whenever another number of them is wanted."""
         with self._scope:
             while True:
-                while len(self._supervisor.staying) == self._wanted:
+                while len(self._supervisor.staying) == self._wanted and not self._booting:
                     await self._changed.park()
                 # A pool that is being closed has fewer slots that stay; that may be this task's
                 # first look at them.
@@ -93,17 +94,24 @@ class Scaling:
     async def _approach(self) -> None:
         """Open the slots that are missing, or remove those that are too many."""
         supervisor = self._supervisor
+        excess = len(supervisor.staying) - self._wanted
+        if excess > 0:
+            await self._shrink(excess)
+        else:
+            supervisor.open_slots(-excess)
+            await self._until_booted()
+
+    async def _shrink(self, count: int) -> None:
+        supervisor, wanted = self._supervisor, self._wanted
         staying = {succession.slot.index: succession for succession in supervisor.staying}
-        excess = len(staying) - self._wanted
-        if excess < 0:
-            await self._grow(-excess)
-            return
         leaving = choose_leaving(
-            excess,
+            count,
             {index: succession.slot.carries for index, succession in staying.items()},
             [index for index, each in staying.items() if each.slot.failure is not None],
         )
         await self._hand_over(leaving)
+        if self._wanted != wanted:
+            return  # somebody has thought better of it
         for index in leaving:
             supervisor.remove(staying[index])
 
@@ -117,7 +125,10 @@ class Scaling:
         left = {
             each.slot.index: each for each in supervisor.staying if each.slot.index not in leaving
         }
-        able = {index: each.slot.carries for index, each in left.items() if not each.is_lost}
+        ready = [index for index, each in left.items() if each.slot.current is not None]
+        takers = ready or [index for index, each in left.items() if not each.is_lost]
+        able = {index: left[index].slot.carries for index in takers}
+        # What others carry waits for their return.
         kept = frozenset[int]().union(*(left[index].slot.carries for index in left.keys() - able))
         moves = [
             left[index].want(Wish("resize", supervisor.paths(able[index] | gained)))
@@ -126,19 +137,28 @@ class Scaling:
         for move in moves:
             await move.granted()
 
-    async def _grow(self, count: int) -> None:
+    @property
+    def _booting(self) -> list[Succession]:
+        """The slots that are new, and whose first worker is not ready."""
+        return [each for each in self._supervisor.staying if not each.has_booted]
+
+    async def _until_booted(self) -> None:
+        """Wait for the first workers of new slots, as long as these are wanted.
+
+        Raises:
+            AppLoadError: one could not boot. Those that have not are removed.
+        """
         supervisor = self._supervisor
-        opened = supervisor.open_slots(count)
-        while not all(each.has_booted for each in opened):
-            failures = [each.slot.failure for each in opened if each.slot.failure is not None]
+        while booting := self._booting:
+            failures = [each.slot.failure for each in booting if each.slot.failure is not None]
             if failures:
-                missing = [each for each in opened if not each.has_booted]
                 with suppress(AppLoadError):
-                    await self._hand_over([each.slot.index for each in missing])
-                for succession in missing:
-                    supervisor.remove(succession)
+                    await self._hand_over([each.slot.index for each in booting])
+                for succession in booting:
+                    if not succession.has_booted:
+                        supervisor.remove(succession)
                 raise failures[0]
-            if len(supervisor.staying) > self._wanted:
+            if len(supervisor.staying) != self._wanted:
                 return  # somebody has thought better of it
             await supervisor.progress.park()
 
@@ -155,9 +175,11 @@ class Scaling:
                 self._check_open()
                 if succession.slot.is_leaving:
                     continue
-                if succession.is_lost:
-                    self._supervisor.assign_anew(succession)
-                wish = succession.want(Wish("reload", overlaps=overlap))
+                apps = self._supervisor.next_apps(succession)
+                paths = self._supervisor.paths(apps) if apps != succession.slot.carries else None
+                if succession.is_lost and paths is not None:
+                    succession.slot.assign(paths)
+                wish = succession.want(Wish("reload", paths, overlaps=overlap))
                 try:
                     await wish.granted()
                 except trio.ClosedResourceError:

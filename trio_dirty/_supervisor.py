@@ -135,23 +135,29 @@ class Supervisor:
             if slot.failure is not None:
                 raise slot.failure
 
-    def open_slots(self, count: int) -> list[Succession]:
-        """Open so many further slots, and return them."""
+    def open_slots(self, count: int) -> None:
+        """Open so many further slots."""
         taken = {slot.index for slot in self.slots}
         new = list(itertools.islice((i for i in itertools.count() if i not in taken), count))
         apps = allocate(self.app_limits, self._carried(), new)
-        opened = [self._add(index, apps[index]) for index in new]
-        for succession in opened:
-            self._nursery.start_soon(succession.run)
-        return opened
+        for index in new:
+            self._nursery.start_soon(self._add(index, apps[index]).run)
 
-    def assign_anew(self, lost: Succession) -> None:
-        """Have a slot that has failed carry what is missing without it, if it comes back."""
-        index = lost.slot.index
-        lost.slot.assign(self.paths(allocate(self.app_limits, self._carried(), [index])[index]))
+    def next_apps(self, succession: Succession) -> frozenset[int]:
+        """Return what the next worker of a slot is to carry.
+
+        What the slot carries, and what nobody does. One that comes back after it has failed
+        carries what is missing without it.
+        """
+        index, carried = succession.slot.index, succession.slot.carries
+        others = {each.slot.index: each.slot.carries for each in self.staying}
+        del others[index]
+        if succession.is_lost:
+            return allocate(self.app_limits, others, [index])[index]
+        return carried | frozenset(range(len(self.app_limits))).difference(*others.values())
 
     def _carried(self) -> dict[int, frozenset[int]]:
-        """Return what is carried by the slots that stay, and that have not failed."""
+        """Return what is carried by the slots that stay, unless they are lost."""
         return {each.slot.index: each.slot.carries for each in self.staying if not each.is_lost}
 
     def _add(self, index: int, apps: Iterable[int]) -> Succession:

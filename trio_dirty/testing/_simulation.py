@@ -46,7 +46,7 @@ class SimEngine(Engine):
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
-        look_seconds: how often the pool looks after idle workers, to notice those that are
+        look_seconds: how often the pool looks after its workers, to notice those that are
             stopped. Never, unless it is told: virtual hours of idleness would take real time.
 
     Raises:
