@@ -102,16 +102,14 @@ class Scaling:
             await self._until_booted()
 
     async def _shrink(self, count: int) -> None:
-        supervisor, wanted = self._supervisor, self._wanted
+        supervisor = self._supervisor
         staying = {succession.slot.index: succession for succession in supervisor.staying}
         leaving = choose_leaving(
             count,
             {index: succession.slot.carries for index, succession in staying.items()},
             [index for index, each in staying.items() if each.slot.failure is not None],
         )
-        await self._hand_over(leaving)
-        if self._wanted != wanted:
-            return  # somebody has thought better of it
+        await self._hand_over(leaving)  # and from then on they have to leave
         for index in leaving:
             supervisor.remove(staying[index])
 
