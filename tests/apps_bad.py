@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -191,6 +193,13 @@ class Bad(trio_dirty.App):
 
     def close_descriptors_and_hang(self) -> None:
         os.closerange(0, 1000)
+        time.sleep(600)
+
+    def close_sockets_and_hang(self) -> None:
+        for number in range(3, 1000):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    os.close(number)
         time.sleep(600)
 
     def recurse(self) -> None:

@@ -154,9 +154,17 @@ def judge_order(log: Log) -> None:
             f"slot {slot} was given {given[slot]} and began {numbers}"
         )
     ready = {event.values[1]: at for at, event in enumerate(log.of("worker_ready"))}
+    # One whose caller has left before it began may begin all the same; nobody waits for that.
+    left: set[int] = set()
+    wanted = []
+    for event in log.events:
+        if event.hook == "request_cancelled":
+            left.add(event.values[0])
+        elif event.hook == "request_begun" and event.values[0] not in left:
+            wanted.append(event)
     withdrawn = {e.values[0] for e in log.of("request_ended") if e.values[1] == "withdrawn"}
     for slot in {slot for slot, _, _ in log.begun}:
-        begun = [e.values[1:] for e in log.of("request_begun") if e.values[0] not in withdrawn]
+        begun = [e.values[1:] for e in wanted if e.values[0] not in withdrawn]
         workers = [ready[worker] for of, worker in begun if of == slot]
         assert workers == sorted(workers), f"slot {slot}: a predecessor began behind a successor"
     for worker, spans in executed(log).items():

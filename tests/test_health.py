@@ -82,6 +82,15 @@ async def test_an_idle_worker_that_loses_its_socket_is_replaced(forks: bool) -> 
             assert pool.statistics().failed == 0
 
 
+async def test_who_has_lost_its_socket_in_the_middle_is_killed_for_it_and_says_so() -> None:
+    async with open_pool([Lasting], workers=1) as pool:
+        with pytest.raises(
+            WorkerCrashedError, match="SIGKILL; the pool killed it since its socket"
+        ):
+            await pool.run_sync(Lasting.close_sockets_and_hang)
+        assert await pool.run_sync(Lasting.who) == 1
+
+
 # Busy ones
 
 

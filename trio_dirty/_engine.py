@@ -46,13 +46,16 @@ class Exit:
         pid: its process.
         exitcode: as of `multiprocessing.Process`: negative is a signal's number; None
             where somebody else in the program has collected it.
+        reason: why the engine has killed it, if it has done that by itself.
     """
 
     pid: int | None
     exitcode: int | None
+    reason: str | None = None
 
     def __str__(self) -> str:
-        return f"process {self.pid} {describe_exit(self.exitcode)}"
+        why = "" if self.reason is None else f"; {self.reason}"
+        return f"process {self.pid} {describe_exit(self.exitcode)}{why}"
 
 
 def describe_exit(exitcode: int | None) -> str:

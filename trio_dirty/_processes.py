@@ -117,6 +117,7 @@ class ProcessWorker(Worker):
         self._pidfd: int | None = None
         self._exited = trio.Event()
         self._exitcode: int | None = None
+        self._killed_for: str | None = None
         self._process: psutil.Process
         # Seconds of a processor that it had used at the last look.
         self._used: tuple[float, float] | None = None
@@ -316,13 +317,14 @@ class ProcessWorker(Worker):
 
     def exit(self) -> Exit:
         """Return the exit code."""
-        return Exit(self.pid, self._exitcode)
+        return Exit(self.pid, self._exitcode, self._killed_for)
 
     async def _wait_exit(self) -> None:
         """Wait for the exit that follows the end of the socket, and see to it."""
         with trio.move_on_after(EXIT_SECONDS):
             await self._exited.wait()
         if not self._exited.is_set():
+            self._killed_for = "the pool killed it since its socket had ended, and it had not"
             self.kill()
             await self._exited.wait()
 
