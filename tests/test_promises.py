@@ -161,6 +161,37 @@ def test_the_same_seed_gives_the_same_run_event_for_event(script, seed):
     assert first.outcomes == second.outcomes
 
 
+def regret(**how):
+    return "regret", play.Ask(0, 0, **how)
+
+
+CALL = ("submit", 1, 0, 0, False)
+
+
+def test_what_another_took_out_of_the_channel_wakes_the_consumer_all_the_same():
+    """A script that was found: a stream of the old worker is left, while the new one is sent to."""
+    stream = play.Ask(0, 3, on_cancel="interrupt", key=0, chunks=1, takes=1)
+    operations = [
+        ("submit", 1, 1, 2, False),
+        ("ask", stream, 1),
+        ("submit", 1, 1, 0, False),
+        regret(),
+        CALL,
+        CALL,
+        ("reload", True),
+        regret(),
+        ("submit", 1, 0, 2, False),
+        regret(),
+        ("submit", 3, 0, 2, False),
+        ("resize", 1),
+        CALL,
+    ]
+    for seed in range(30):
+        trio._core._run._r.seed(seed)
+        script = play.Script(operations, leave="serve", threads=2)
+        promises.judge_limits(play.play_simulated(script))
+
+
 SEARCHES = 2
 EXAMPLES = 5_000
 

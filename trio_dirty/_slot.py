@@ -335,7 +335,10 @@ class Slot:
         self.backlog.take_in()
 
     def _take_in_all(self) -> None:
-        self._take_in(self._given.statistics().current_buffer_used)
+        waiting = self._given.statistics().current_buffer_used
+        self._take_in(waiting)
+        if waiting:  # a wake-up among it was for something that the consumer has not looked at
+            self.wake_consumer()
 
     # The workers
 
