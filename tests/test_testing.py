@@ -41,6 +41,9 @@ CLOSED = []
 
 
 class Closes(trio_dirty.App):
+    def nap(self):
+        pass
+
     def close(self):
         CLOSED.append(trio_dirty.worker_info().slot)
 
@@ -461,3 +464,52 @@ def test_names_show_their_public_place():
     assert repr(SimEngine).startswith("<class 'trio_dirty.testing.SimEngine'")
     assert EventLog.__module__ == "trio_dirty.testing"
     assert trio_dirty.Instrument.__module__ == "trio_dirty"
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), ValueError("mine"), ExceptionGroup("", [ValueError()])]
+)
+async def test_whoever_has_been_accepted_is_served_when_an_error_leaves_the_block(
+    error, autojump_clock
+):
+    """Also where that ends the program: sys.exit() is an orderly end."""
+    CLOSED.clear()
+    results = []
+
+    async def call(pool):
+        results.append(await pool.run_sync(Closes.nap))
+
+    with pytest.RaisesGroup(type(error)):
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool([Closes], workers=2, engine=SimEngine(Hours()), grace_period=None) as pool,
+        ):
+            for _ in range(6):
+                nursery.start_soon(call, pool)
+            await trio.testing.wait_all_tasks_blocked()
+            raise error
+    assert results == [None] * 6
+    assert sorted(CLOSED) == [0, 1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
+async def test_workers_are_killed_at_once_when_the_program_is_interrupted(error, autojump_clock):
+    CLOSED.clear()
+    outcomes = []
+
+    async def call(pool):
+        with pytest.raises(trio.ClosedResourceError):
+            await pool.run_sync(Closes.nap)
+        outcomes.append("closed")
+
+    with pytest.RaisesGroup(type(error)):
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool([Closes], workers=2, engine=SimEngine(Hours()), grace_period=None) as pool,
+        ):
+            for _ in range(6):
+                nursery.start_soon(call, pool)
+            await trio.testing.wait_all_tasks_blocked()
+            raise error
+    assert outcomes == ["closed"] * 6
+    assert CLOSED == []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import sys
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, final
+
+import trio
 
 from ._engine import Engine
 from ._intake import Intake
@@ -15,8 +18,8 @@ from ._processes import ProcessEngine
 from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Iterable
+    from types import TracebackType
 
     from ._app import AppLike
     from ._limits import OnCancel
@@ -46,11 +49,11 @@ def open_pool(
     """Open a pool of worker processes, for the time of a block.
 
     The block, ``async with open_pool([App], workers=4) as pool:``, begins when every worker
-    has booted. When it is left, normally or by an exception, the pool serves what was
-    accepted and lets every worker run the ``close()`` of its apps; after ``grace_period`` it
-    kills what is left. Left by cancellation or Ctrl-C, it kills all workers at once, without
-    ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When the block
-    has been left, no process of it exists.
+    has booted. When it is left, normally or by an exception (`SystemExit` included), the pool
+    serves what was accepted and lets every worker run the ``close()`` of its apps; after
+    ``grace_period`` it kills what is left. Left by cancellation or Ctrl-C, it kills all workers at
+    once, without ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When
+    the block has been left, no process of it exists.
 
     Exceptions of the block leave it as they are, never in a group.
 
@@ -140,23 +143,62 @@ def open_pool(
         raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
     supervisor = Supervisor(options, engine)
     intake = Intake(options, engine, supervisor)
-    return _opened(supervisor, Pool._made(supervisor, intake, options.limits))
+    return PoolManager(supervisor, Pool._made(supervisor, intake, options.limits))
 
 
-@asynccontextmanager
-async def _opened(supervisor: Supervisor, pool: Pool) -> AsyncIterator[Pool]:
-    try:
-        async with open_service_nursery() as nursery:
-            await supervisor.boot(nursery)
-            try:
-                yield pool
-            except Exception:
-                supervisor.is_open = False
-                await supervisor.serve_rest()
-                raise
-            else:
-                supervisor.is_open = False
-                await supervisor.serve_rest()
-    finally:
-        supervisor.is_open = False
-        supervisor.settle_rest()
+@final
+class PoolManager(AbstractAsyncContextManager["Pool"]):
+    """The block of one pool.
+
+    A class, for the reason that `ServiceNurseryManager` names.
+    """
+
+    def __init__(self, supervisor: Supervisor, pool: Pool) -> None:
+        self._supervisor = supervisor
+        self._pool = pool
+        self._tasks = open_service_nursery()
+        self._was_entered = False
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Pool:
+        if self._was_entered:
+            raise RuntimeError(
+                "this pool has been opened already: call open_pool(...) once for each block"
+            )
+        self._was_entered = True
+        nursery = await self._tasks.__aenter__()
+        try:
+            await self._supervisor.boot(nursery)
+        except BaseException:
+            await self._close(*sys.exc_info())
+            raise
+        return self._pool
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._supervisor.is_open = False
+        try:
+            # Also where the program is being ended in an orderly way: what it has asked for before
+            # sys.exit() it gets, as it would after an exception. Cancellation and Ctrl-C kill.
+            if error is None or isinstance(error, Exception | SystemExit):
+                await self._supervisor.serve_rest()
+        finally:
+            await self._close(kind, error, traceback)
+
+    async def _close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the tasks of the pool, and then what they have not served."""
+        self._supervisor.is_open = False
+        try:
+            await self._tasks.__aexit__(kind, error, traceback)
+        finally:
+            await self._supervisor.settle_rest()
