@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ._routing import highest_random_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,59 @@ class OnlySlot:
     """The key of a request that one slot is to execute and no other: a part of a broadcast."""
 
     index: int
+
+
+class Key:
+    """A caller's key, which nothing that it does can harm the pool.
+
+    Its hash is taken once: an object whose hash changes would not be found again. One whose
+    comparison raises is equal to none but itself.
+    """
+
+    __slots__ = ("_hash", "_value")
+
+    def __init__(self, value: Hashable) -> None:
+        self._value = value
+        self._hash = hash(value)
+
+    def __repr__(self) -> str:
+        return f"<Key {self._value!r}>"
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        value = other._value if isinstance(other, Key) else other
+        try:
+            return self._value is value or bool(self._value == value)
+        except BaseException:  # whatever it is: a decision of the pool is not to end by it
+            return False
+
+
+_HARMLESS = frozenset((str, bytes, int, float, bool))
+
+
+def key_of(value: Hashable) -> object:
+    """Return what stands for a key in the pool; None for none.
+
+    Raises:
+        TypeError: it does not hash.
+    """
+    if value is None or type(value) in _HARMLESS:
+        return value
+    try:
+        return Key(value)
+    except Exception as error:
+        raise TypeError(f"key must hash, was {_shown(value)}: {error}") from None
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f"a {type(value).__qualname__}"
 
 
 CHOICES_LIMIT = 10_000

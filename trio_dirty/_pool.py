@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, o
 import trio
 
 from ._broadcast import Broadcast, Part
-from ._keys import OnlySlot
+from ._keys import OnlySlot, key_of
 from ._limits import Limits, count
 from ._request import Call
 from ._stream import StreamManager, StreamRequest
@@ -74,11 +74,11 @@ class Pool:
     _supervisor: Supervisor
     _intake: Intake
     _limits: Limits
-    _key: Hashable
+    _key: object
 
     @classmethod
     def _made(
-        cls, supervisor: Supervisor, intake: Intake, limits: Limits, key: Hashable = None
+        cls, supervisor: Supervisor, intake: Intake, limits: Limits, key: object = None
     ) -> Pool:
         # Not __init__: only the library makes pools, of what is not public.
         pool = cls()
@@ -299,7 +299,8 @@ class Pool:
                 in the order of their acceptance, also over crashes and while slots come and go.
                 Where their slot has no worker, they wait for the next one. Of n slots, one
                 that comes or goes moves about 1/n of the keys. Anything that hashes; None for no
-                key. A broadcast disregards it.
+                key. Its hash is taken here, once; a key whose comparison raises is equal to itself
+                alone. A broadcast disregards it.
 
         Raises:
             TypeError, ValueError: an option is out of its range.
@@ -311,13 +312,7 @@ class Pool:
                 limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout,
                 limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
             )
-        if key is UNCHANGED:
-            key = self._key
-        else:
-            try:
-                hash(key)
-            except TypeError as error:
-                raise TypeError(f"key must hash, was {key!r}: {error}") from None
+        key = self._key if key is UNCHANGED else key_of(key)
         return Pool._made(self._supervisor, self._intake, limits, key)
 
     @trio.lowlevel.enable_ki_protection
