@@ -87,6 +87,10 @@ class Seat:
         """Count one."""
         self.load += 1
 
+    def give_all(self, requests: Sequence[Request]) -> None:
+        """Count them."""
+        self.load += len(requests)
+
     def unsent(self) -> Iterable[Request]:
         """Return nothing: none of it waits."""
         return ()
@@ -108,7 +112,9 @@ class Table:
     def __init__(self, seats: int, routing: Routing) -> None:
         self._seats = [Seat(index) for index in range(seats)]
         left: list[Request] = []  # nobody leaves
-        self._dispatcher = Dispatcher(self._seats, [0], left.append, routing=routing)
+        self._dispatcher = Dispatcher(
+            self._seats, [0], left.append, lambda request, error: None, routing=routing
+        )
         for seat in self._seats:
             self._dispatcher.ready(seat)
 

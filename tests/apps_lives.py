@@ -43,6 +43,23 @@ class Gate:
         return all(self._directory.joinpath(f"come {tag}").exists() for tag in tags)
 
 
+class SlowToLoad:
+    """Is unpickled when a gate is opened."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        gate = state["gate"]
+        assert isinstance(gate, Gate)
+        gate.come("loading")
+        self.__dict__.update(state)
+
+
+def count(slow: SlowToLoad, data: bytes) -> int:
+    return len(data)
+
+
 class Lasting(Bad):
     """Its actions tell which worker executes them."""
 

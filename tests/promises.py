@@ -671,11 +671,20 @@ def judge_rerouting(log: Log) -> None:
 def given_on(events: list[Any], position: int) -> list[int]:
     """Return what was given to slots again when the worker had ended that did so there."""
     moved = []
+    begun: set[Any] | None = None
     for later in events[position + 1 :]:
         if later.hook == "request_given":
             moved.append(later.values[0])
         elif later.hook != "request_ended" or later.values[1] in ("returned", "raised"):
             break
+        elif later.values[1] == "withdrawn":
+            # Of one that had begun, this is the answer of another worker, for which others of its
+            # key may have waited.
+            if begun is None:
+                before = events[:position]
+                begun = {event.values[0] for event in before if event.hook == "request_begun"}
+            if later.values[0] in begun:
+                break
     return moved
 
 

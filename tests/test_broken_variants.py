@@ -306,7 +306,7 @@ def a_worker_outlives_the_block(patch):
 
 @caught_by(HANG)
 def leaving_forgets_the_rest(patch):
-    def settle_rest(supervisor):
+    async def settle_rest(supervisor):
         for slot in supervisor.slots:
             for request in itertools.chain(*slot.let_go()):
                 forget(request)
@@ -738,9 +738,7 @@ def a_successor_does_not_wait_for_its_predecessor(patch):
             slot._stale -= 1
             slot._take_in(slot.backlog.arrived + slot._stale)
             for incarnation in slot.incarnations:
-                while frames := incarnation.next_frames():
-                    await incarnation.worker.send(frames)
-                    incarnation.worker.interrupt()
+                incarnation.send()
 
     patch.setattr(Slot, "consume", consume)
 

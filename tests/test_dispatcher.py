@@ -26,6 +26,10 @@ TARGETS = {
 }
 
 
+def never(request, error):
+    raise AssertionError(f"{request} was hopeless: {error}")
+
+
 class Request:
     def __init__(self, number, app, key=None):
         self.number = number
@@ -57,12 +61,20 @@ class Slot:
         request.place = self
         self.queue.append(request)
 
+    def give_all(self, requests):
+        for request in requests:
+            self.give(request)
+
     def unsent(self):
         return iter(self.queue)
 
     def take_back(self, requests):
         for request in requests:
             self.queue.remove(request)
+
+
+def same_way(one, other):
+    return (one.app, one.key) == (other.app, other.key)
 
 
 def in_order(requests):
@@ -78,7 +90,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         super().__init__()
         self.left = []
         self.slots = {index: Slot(index, apps) for index, apps in enumerate(CARRIES)}
-        self.dispatcher = Dispatcher(self.slots.values(), [0, 1], self.left.append)
+        self.dispatcher = Dispatcher(
+            self.slots.values(), [0, 1], self.left.append, self.end_hopeless
+        )
         self.accepted = 0
         # The model.
         self.ready = set()
@@ -93,7 +107,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.places = {}
         self.begun = []
         self.moving = []
+        self.displaced = []  # what has lost its slot and has not been routed again
+        self.hopeless = []
         self.latest_begun = {}
+
+    def end_hopeless(self, request, error):
+        self.hopeless.append((request, error))
 
     def carriers(self, app):
         return [
@@ -115,18 +134,27 @@ class DispatcherMachine(RuleBasedStateMachine):
         for app in apps:
             self.given[app].clear()
 
-    def route(self, request, give):
-        app = request.app
-        if not self.carriers(app):
-            cause = self.causes.get(app)
-            why = "the only slot that could take it leaves the pool"
-            if cause is not None:
-                why = f"every slot that could take it has failed; the last because: {cause}"
-            message = f"no worker is available for {request.target}: {why}"
-            with pytest.raises(NoWorkersAvailableError, match=whole(message)) as caught:
-                give(request)
-            assert caught.value.__cause__ is cause
+    def message(self, request):
+        why = "the only slot that could take it leaves the pool"
+        cause = self.causes.get(request.app)
+        if cause is not None:
+            why = f"every slot that could take it has failed; the last because: {cause}"
+        return f"no worker is available for {request.target}: {why}"
+
+    def accept(self, request):
+        if request.key is not None and any(same_way(r, request) for r in self.displaced):
+            self.displaced.append(request)
+        elif not self.carriers(request.app):
+            with pytest.raises(NoWorkersAvailableError, match=whole(self.message(request))) as e:
+                self.dispatcher.accept(request)
+            assert e.value.__cause__ is self.causes.get(request.app)
             return
+        else:
+            self.route(request)
+        self.dispatcher.accept(request)
+
+    def route(self, request):
+        app = request.app
         if request.key is not None:
             self.route_by_key(request)
         elif ready := self.ready_carriers(app):
@@ -136,7 +164,6 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.queues[turn].append(request)
         else:
             self.waiting.append(request)
-        give(request)
 
     def route_by_key(self, request):
         way = request.app, request.key
@@ -191,8 +218,21 @@ class DispatcherMachine(RuleBasedStateMachine):
             if request.key is not None:
                 moving += self.unplace(request)
             moving.append(request)
-        for request in in_order(moving):
-            self.route(request, self.dispatcher.route)
+        self.dispatcher.displace(moving)
+        self.displaced = in_order(self.displaced + moving)
+
+    @precondition(lambda self: self.displaced)
+    @rule(count=st.integers(1, 10) | st.just(1_000))
+    def displaced_are_routed(self, count):
+        self.dispatcher.route_displaced(count)
+        routed, self.displaced = self.displaced[:count], self.displaced[count:]
+        for request in routed:
+            if self.carriers(request.app):
+                self.route(request)
+                continue
+            hopeless, error = self.hopeless.pop(0)
+            assert (hopeless, str(error)) == (request, self.message(request))
+        assert self.hopeless == []
 
     def take_part(self, index, apps):
         """Give a slot its share of what already waits."""
@@ -232,14 +272,16 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def come(self, app, key, count):
         for _ in range(count):
-            self.route(Request(self.accepted, app, key), self.dispatcher.accept)
+            self.accept(Request(self.accepted, app, key))
             self.accepted += 1
 
-    @precondition(lambda self: self.waiting or self.moving)
+    @precondition(lambda self: self.waiting or self.moving or self.displaced)
     @rule(data=st.data())
     def a_waiting_request_leaves(self, data):
-        request = data.draw(st.sampled_from(self.waiting + self.moving))
-        (self.waiting if request.key is None else self.moving).remove(request)
+        request = data.draw(st.sampled_from(self.waiting + self.moving + self.displaced))
+        for queue in (self.waiting, self.moving, self.displaced):
+            if request in queue:
+                queue.remove(request)
         self.withdrawn.append(request)
         assert self.dispatcher.withdraw(request)
 
@@ -283,7 +325,9 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def let_go(self):
-        assert in_order(self.dispatcher.let_go()) == in_order(self.waiting + self.moving)
+        present = self.waiting + self.moving + self.displaced
+        assert in_order(self.dispatcher.let_go()) == in_order(present)
+        self.displaced.clear()
         self.waiting.clear()
         self.moving.clear()
 
@@ -382,8 +426,10 @@ class DispatcherMachine(RuleBasedStateMachine):
     def those_wait_that_no_slot_can_take_yet(self):
         waiting = [r for queue in self.dispatcher._waiting.values() for r in queue]
         assert in_order(waiting) == in_order(self.waiting)
-        assert len(self.dispatcher) == len(self.waiting) + len(self.moving)
-        assert all(r.place is self.dispatcher for r in self.waiting + self.moving)
+        present = self.waiting + self.moving + self.displaced
+        assert len(self.dispatcher) == len(present)
+        assert self.dispatcher.has_displaced == bool(self.displaced)
+        assert all(r.place is self.dispatcher for r in present)
         assert not any(self.ready_carriers(request.app) for request in self.waiting)
         assert all(self.carriers(request.app) for request in self.waiting + self.moving)
 
@@ -404,7 +450,7 @@ test_dispatch_follows_its_rules = DispatcherMachine.TestCase
 
 def test_a_lost_slot_gives_no_share_of_what_it_still_has():
     slots = [Slot(0, {0}), Slot(1, {0})]
-    dispatcher = Dispatcher(slots, [0], list)
+    dispatcher = Dispatcher(slots, [0], list, never)
     dispatcher.ready(slots[0])
     for number in range(4):
         dispatcher.accept(Request(number, 0))
@@ -415,7 +461,7 @@ def test_a_lost_slot_gives_no_share_of_what_it_still_has():
 
 def test_hopeless_are_those_of_an_app_that_nobody_left_carries():
     slots = [Slot(0, {0}), Slot(1, {1})]
-    dispatcher = Dispatcher(slots, [0, 1], list)
+    dispatcher = Dispatcher(slots, [0, 1], list, never)
     requests = [Request(number, app) for number, app in enumerate([0, 1, 0, None])]
     for request in requests:
         dispatcher.accept(request)
@@ -429,7 +475,7 @@ def test_hopeless_are_those_of_an_app_that_nobody_left_carries():
 
 def three(**options):
     slots = [Slot(index, {0}) for index in range(3)]
-    return slots, Dispatcher(slots, [0], list, **options)
+    return slots, Dispatcher(slots, [0], list, never, **options)
 
 
 def fill(slots, *counts):
@@ -461,7 +507,7 @@ class LoadMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.slots = [Slot(index, {0} if index % 3 else {0, 1}) for index in range(70)]
-        self.dispatcher = Dispatcher(self.slots, [0, 1], list, routing="least_loaded")
+        self.dispatcher = Dispatcher(self.slots, [0, 1], list, never, routing="least_loaded")
         self.ready = set()
         self.last = {0: -1, 1: -1}
 
@@ -571,7 +617,7 @@ def test_a_full_slot_refuses_its_keys():
 
 def test_only_the_carriers_of_its_app_have_room_for_a_key():
     slots = [Slot(0, {0}), Slot(1, {1})]
-    dispatcher = Dispatcher(slots, [0, 1], list, max_queue=20)
+    dispatcher = Dispatcher(slots, [0, 1], list, never, max_queue=20)
     assert all(accept(dispatcher, key=key) is slots[0] for key in range(20))
 
 
@@ -654,7 +700,7 @@ def test_what_waits_to_move_is_hopeless_when_the_last_slot_fails():
 
 def test_what_waits_to_move_is_hopeless_when_only_others_are_left():
     slots = [Slot(0, {0}), Slot(1, {0}), Slot(2, {1})]
-    dispatcher = Dispatcher(slots, [0, 1], list)
+    dispatcher = Dispatcher(slots, [0, 1], list, never)
     place = accept(dispatcher, key="user")
     dispatcher.remove(place)
     request = Request(100, 0, "user")
@@ -719,7 +765,7 @@ def test_a_broadcast_goes_to_every_slot_that_has_not_failed():
 
 
 def test_a_broadcast_goes_to_the_carriers_of_its_app():
-    dispatcher = Dispatcher([Slot(0, {0}), Slot(1, {1})], [0, 1], list)
+    dispatcher = Dispatcher([Slot(0, {0}), Slot(1, {1})], [0, 1], list, never)
     assert [dispatcher.slots_for_broadcast(TARGETS[app]) for app in APPS] == [[0, 1], [0], [1]]
 
 
@@ -749,7 +795,7 @@ def test_what_waits_in_the_pool_has_no_worker_to_be_told_anything():
 def test_what_waits_to_move_may_leave():
     left = []
     slots = [Slot(index, {0}) for index in range(3)]
-    dispatcher = Dispatcher(slots, [0], left.append)
+    dispatcher = Dispatcher(slots, [0], left.append, never)
     for slot in slots:
         dispatcher.ready(slot)
     first, second = Request(0, 0, key="user"), Request(1, 0, key="user")
@@ -792,8 +838,8 @@ def test_a_slot_that_was_forgotten_is_not_found_by_its_former_load():
 
 
 def test_loads_matter_to_the_least_loaded_only():
-    assert Dispatcher([], [], list, routing="least_loaded").weighs
-    assert not Dispatcher([], [], list).weighs
+    assert Dispatcher([], [], list, never, routing="least_loaded").weighs
+    assert not Dispatcher([], [], list, never).weighs
 
 
 def test_what_waits_to_move_back_takes_room():

@@ -47,6 +47,10 @@ class Long(Plan):
         return Turn(call.args[0] if call.action == "nap" else 0)
 
 
+async def send(worker, frames):
+    await worker.send_rest(worker.send_nowait(frames))
+
+
 async def answers(worker, count):
     replies = []
     with trio.fail_after(30):
@@ -83,8 +87,8 @@ def go_on(engine, worker):
 async def test_requests_are_executed_in_order_by_one_instance(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(n, "add", 10) for n in range(5)])
-        await worker.send([ask(n, "add", 1) for n in range(5, 8)])
+        await send(worker, [ask(n, "add", 10) for n in range(5)])
+        await send(worker, [ask(n, "add", 1) for n in range(5, 8)])
         replies = await answers(worker, 8)
     assert [r[0] for r in replies] == list(range(8))
     assert [r[3] for r in replies] == [10, 20, 30, 40, 50, 51, 52, 53]
@@ -94,7 +98,7 @@ async def test_requests_are_executed_in_order_by_one_instance(engine):
 async def test_an_action_knows_its_worker(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "info")])
+        await send(worker, [ask(0, "info")])
         ((_, _, _, info),) = await answers(worker, 1)
     assert WorkerInfo(*info) == WorkerInfo(3, 5, worker.pid)
 
@@ -102,7 +106,7 @@ async def test_an_action_knows_its_worker(engine):
 async def test_an_exception_is_a_reply_with_the_remote_traceback(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "fail", "lost key")])
+        await send(worker, [ask(0, "fail", "lost key")])
         ((_, _, error, _),) = await answers(worker, 1)
     assert type(error) is LookupError
     assert str(error) == "lost key"
@@ -121,7 +125,7 @@ async def test_an_argument_that_cannot_be_unpickled_fails_its_request_only(
 ):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "echo", argument()), ask(1, "add")])
+        await send(worker, [ask(0, "echo", argument()), ask(1, "add")])
         (_, seconds, error, _), (_, _, none, count) = await answers(worker, 2)
     assert (type(error), str(error)) == (kind, text)
     assert seconds is not None, "it has begun"
@@ -135,9 +139,9 @@ async def test_large_values_cross_in_both_directions(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.send, frames)
+            nursery.start_soon(send, worker, frames)
             ((number, _, error, result),) = await answers(worker, 1)
-        await worker.send([ask(8, "add", 1)])
+        await send(worker, [ask(8, "add", 1)])
         ((_, _, _, count),) = await answers(worker, 1)
     assert (number, error, count) == (7, None, 1)
     assert result == value
@@ -146,8 +150,8 @@ async def test_large_values_cross_in_both_directions(engine):
 async def test_what_is_withdrawn_before_it_begins_is_skipped(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "nap", 0.2), ask(1, "add", 1), ask(2, "add", 1)])
-        await worker.send([wire.frame(wire.WITHDRAW, 1)])
+        await send(worker, [ask(0, "nap", 0.2), ask(1, "add", 1), ask(2, "add", 1)])
+        await send(worker, [wire.frame(wire.WITHDRAW, 1)])
         replies = await answers(worker, 3)
     assert [(r[0], r[3]) for r in replies] == [(0, 0.2), (1, None), (2, 1)]
     assert replies[1][1] is None, "a skipped request has no execution time"
@@ -168,7 +172,7 @@ async def streamed(worker, count):
 async def test_a_stream_is_answered_chunk_by_chunk_and_then_at_its_end(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "numbers", 3, kind=wire.STREAM), ask(1, "add")])
+        await send(worker, [ask(0, "numbers", 3, kind=wire.STREAM), ask(1, "add")])
         *chunks, end, behind = await streamed(worker, 5)
     assert chunks == [(n, len(pickle.dumps(n, 5))) for n in range(3)]
     assert (end[0], end[2], end[3]) == (0, None, None)
@@ -178,12 +182,12 @@ async def test_a_stream_is_answered_chunk_by_chunk_and_then_at_its_end(engine):
 async def test_a_stream_waits_for_credit_and_goes_on_with_it(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
+        await send(worker, [ask(0, "numbers", 5_000, kind=wire.STREAM)])
         first = await streamed(worker, CHUNKS_AHEAD)
         await trio.testing.wait_all_tasks_blocked()
         assert not worker.unread()
         size = sum(size for _, size in first)
-        await worker.send([wire.pair_frame(wire.CREDIT, 0, CHUNKS_AHEAD, size)])
+        await send(worker, [wire.pair_frame(wire.CREDIT, 0, CHUNKS_AHEAD, size)])
         second = await streamed(worker, CHUNKS_AHEAD)
     assert [n for n, _ in first + second] == [*range(2 * CHUNKS_AHEAD)]
 
@@ -191,13 +195,13 @@ async def test_a_stream_waits_for_credit_and_goes_on_with_it(engine):
 async def test_a_stream_whose_reader_leaves_is_closed_and_the_next_is_served(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "numbers", 5_000, kind=wire.STREAM)])
+        await send(worker, [ask(0, "numbers", 5_000, kind=wire.STREAM)])
         await streamed(worker, CHUNKS_AHEAD)
-        await worker.send([wire.frame(wire.WITHDRAW, 0), ask(1, "add", 0)])
+        await send(worker, [wire.frame(wire.WITHDRAW, 0), ask(1, "add", 0)])
         end, count = await streamed(worker, 2)
         assert (end[0], end[2]) == (0, None)
         assert count[3] == CHUNKS_AHEAD, "so far it had run ahead"
-        await worker.send([ask(2, "numbers", 1, kind=wire.STREAM)])
+        await send(worker, [ask(2, "numbers", 1, kind=wire.STREAM)])
         assert len(await streamed(worker, 2)) == 2
 
 
@@ -207,9 +211,9 @@ async def test_a_stream_whose_reader_leaves_is_closed_and_the_next_is_served(eng
 async def test_an_interrupt_is_raised_in_the_action_that_it_names(engine, reason, kind):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "nap", 1_000), ask(1, "add")])
+        await send(worker, [ask(0, "nap", 1_000), ask(1, "add")])
         await trio.testing.wait_all_tasks_blocked()
-        await worker.send([wire.pair_frame(wire.INTERRUPT, 0, reason, 0)])
+        await send(worker, [wire.pair_frame(wire.INTERRUPT, 0, reason, 0)])
         worker.interrupt()
         (_, _, error, _), (_, _, none, count) = await answers(worker, 2)
         assert error.type_name == f"trio_dirty.{kind}"
@@ -219,9 +223,11 @@ async def test_an_interrupt_is_raised_in_the_action_that_it_names(engine, reason
 async def test_an_interrupt_for_another_request_hits_nobody(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "add")])
+        await send(worker, [ask(0, "add")])
         await answers(worker, 1)
-        await worker.send([wire.pair_frame(wire.INTERRUPT, 0, SOFT_TIMEOUT, 0), ask(1, "nap", 0.1)])
+        await send(
+            worker, [wire.pair_frame(wire.INTERRUPT, 0, SOFT_TIMEOUT, 0), ask(1, "nap", 0.1)]
+        )
         worker.interrupt()
         ((_, _, error, value),) = await answers(worker, 1)
     assert (error, value) == (None, 0.1)
@@ -230,10 +236,10 @@ async def test_an_interrupt_for_another_request_hits_nobody(engine):
 async def test_held_it_answers_nothing_more_until_it_is_released(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "add")])
+        await send(worker, [ask(0, "add")])
         await answers(worker, 1)
         await worker.hold()
-        await worker.send([ask(1, "add")])
+        await send(worker, [ask(1, "add")])
         await trio.testing.wait_all_tasks_blocked()
         assert not worker.unread()
         worker.release()
@@ -244,7 +250,7 @@ async def test_held_it_answers_nothing_more_until_it_is_released(engine):
 async def test_held_what_it_had_answered_can_be_read(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "add")])
+        await send(worker, [ask(0, "add")])
         with trio.fail_after(30):
             while not worker.unread():
                 await trio.lowlevel.checkpoint()
@@ -261,8 +267,8 @@ async def test_several_lanes_execute_at_a_time_and_close_together(engine):
     """All but the first are answered while that one is executed."""
     async with engine.start(Blueprint(slot=3, worker=5, lanes=2)) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "nap", 0.5), *(ask(n, "add") for n in range(1, 6))])
-        await worker.send([wire.frame(wire.CLOSE)])
+        await send(worker, [ask(0, "nap", 0.5), *(ask(n, "add") for n in range(1, 6))])
+        await send(worker, [wire.frame(wire.CLOSE)])
         replies = await until_end(worker)
         assert [(r[0], r[3]) for r in replies] == [*((n, n) for n in range(1, 6)), (0, 0.5)]
         assert worker.exit().exitcode == 0
@@ -271,12 +277,12 @@ async def test_several_lanes_execute_at_a_time_and_close_together(engine):
 async def test_each_lane_hears_what_is_said_of_its_request(engine):
     async with engine.start(Blueprint(slot=3, worker=5, lanes=3)) as worker:
         await worker.boot(paths())
-        await worker.send([ask(n, "numbers", 5_000, kind=wire.STREAM) for n in (0, 1)])
+        await send(worker, [ask(n, "numbers", 5_000, kind=wire.STREAM) for n in (0, 1)])
         found = await streamed(worker, 2 * CHUNKS_AHEAD)
         size = sum(size for _, size in found) // 2
-        await worker.send([wire.pair_frame(wire.CREDIT, 1, CHUNKS_AHEAD, size)])
+        await send(worker, [wire.pair_frame(wire.CREDIT, 1, CHUNKS_AHEAD, size)])
         await streamed(worker, CHUNKS_AHEAD // 2)
-        await worker.send([wire.frame(wire.WITHDRAW, 0), ask(2, "echo", "there")])
+        await send(worker, [wire.frame(wire.WITHDRAW, 0), ask(2, "echo", "there")])
         ends = []
         with trio.fail_after(30):
             while len(ends) < 2:
@@ -288,7 +294,7 @@ async def test_each_lane_hears_what_is_said_of_its_request(engine):
 async def test_told_to_close_it_serves_closes_and_exits_with_0(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(0, "add"), ask(1, "add"), wire.frame(wire.CLOSE)])
+        await send(worker, [ask(0, "add"), ask(1, "add"), wire.frame(wire.CLOSE)])
         replies = await until_end(worker)
         assert [r[3] for r in replies] == [1, 2]
         assert worker.exit().exitcode == 0
@@ -299,7 +305,7 @@ async def test_stopped_it_neither_answers_nor_closes_until_it_goes_on(engine, re
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
         stop(engine, worker)
-        await worker.send([*(ask(n, "add") for n in range(requests)), wire.frame(wire.CLOSE)])
+        await send(worker, [*(ask(n, "add") for n in range(requests)), wire.frame(wire.CLOSE)])
         with trio.move_on_after(0.05) as nothing_happens:
             await worker.receive()
         assert nothing_happens.cancelled_caught
@@ -313,7 +319,7 @@ async def test_stopped_it_can_be_killed(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
         stop(engine, worker)
-        await worker.send([ask(0, "add"), wire.frame(wire.CLOSE)])
+        await send(worker, [ask(0, "add"), wire.frame(wire.CLOSE)])
         worker.kill()
         assert await until_end(worker) == []
         assert worker.exit().exitcode == -9
@@ -326,7 +332,7 @@ async def test_a_close_that_raises_is_logged_and_the_exit_code_is_0(
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths("CloseRaises", module="apps_bad"))
         pid = worker.pid
-        await worker.send([wire.frame(wire.CLOSE)])
+        await send(worker, [wire.frame(wire.CLOSE)])
         assert await until_end(worker) == []
         assert worker.exit().exitcode == 0
     (record,) = caplog.records
@@ -351,7 +357,7 @@ async def test_killed_it_ends_with_minus_9(engine):
 async def test_what_was_answered_before_the_end_is_read_before_it(engine):
     async with engine.start(blueprint()) as worker:
         await worker.boot(paths())
-        await worker.send([ask(n, "add") for n in range(20)])
+        await send(worker, [ask(n, "add") for n in range(20)])
         first = await answers(worker, 1)
         worker.kill()
         replies = first + await until_end(worker)
@@ -363,7 +369,7 @@ async def test_sending_to_the_dead_is_no_error(engine):
         await worker.boot(paths())
         worker.kill()
         await until_end(worker)
-        await worker.send([ask(0, "add")])
+        await send(worker, [ask(0, "add")])
 
 
 async def test_an_app_that_cannot_boot(engine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import random
@@ -17,14 +18,16 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
+from apps import Counter as Numbers
 from apps_lanes import Lanes
 from calling import Calling
 from scripts.harness import PATIENCE, gone, until
 
 from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, _wire, open_pool
+from trio_dirty._engine import Chunks
 from trio_dirty._lane import CANCELLED
 from trio_dirty._lanes import SharedLink, ThreadLane
-from trio_dirty.testing import Plan, SimEngine, Turn
+from trio_dirty.testing import Call, Plan, SimEngine, Turn
 
 THREADS = 3
 
@@ -554,3 +557,30 @@ def test_a_simulated_interrupt_or_crash_counts_lanes() -> None:
 
 def test_no_thread_of_this_process_is_left() -> None:
     assert [thread for thread in threading.enumerate() if "lane" in thread.name] == []
+
+
+async def test_a_result_that_comes_with_many_chunks_of_another_lane_lets_the_queue_go_on() -> None:
+    """The reader of the stream has enough to take, and what is queued is not to wait for it."""
+    engine = SimEngine(Endless())
+    async with open_pool([Numbers], workers=1, threads=2, engine=engine, grace_period=0) as pool:
+        slot = pool._supervisor.slots[0]
+        async with pool.stream(Numbers.numbers, 100), trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(pool.run_sync, Numbers.add)
+            await trio.testing.wait_all_tasks_blocked()
+            sent = [slot.backlog.sent(number) is not None for number in range(3)]
+            assert sent == [True, True, False]
+            worker = slot.current
+            assert worker is not None
+            chunks = Chunks(0, [(number, 16) for number in range(40)])
+            worker._settle([(1, 1.0, None, 1), chunks])
+            await trio.testing.wait_all_tasks_blocked()
+            assert slot.backlog.sent(2) is not None
+            nursery.cancel_scope.cancel()
+
+
+class Endless(Plan):
+    """No action ends."""
+
+    def turn(self, call: Call) -> Turn:
+        return Turn(math.inf)

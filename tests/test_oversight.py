@@ -180,3 +180,77 @@ def test_several_lanes_are_watched_together():
         (1.0, Order(second, "kill", TIMEOUT)),
         (2.0, Order(first, "kill", TIMEOUT)),
     ]
+
+
+# Time that is no execution
+
+
+def test_the_time_in_which_its_arguments_move_does_not_count():
+    oversight, timed = Oversight(GRACE), request(timeout=2.0, soft_timeout=1.0)
+    oversight.begun(timed, 0.0)
+    oversight.transferred(0, 500, 0.5)
+    assert oversight.next_time() == 1.5
+    oversight.transferred(0, 0, 1.4)
+    assert oversight.next_time() == 2.4
+    assert oversight.order(2.4) == Order(timed, "interrupt", SOFT_TIMEOUT)
+
+
+def test_what_has_stopped_moving_has_as_long_as_an_execution():
+    oversight, timed = Oversight(GRACE), request(timeout=2.0)
+    oversight.begun(timed, 0.0)
+    oversight.transferred(0, 500, 1.0)
+    oversight.transferred(0, 500, 2.5)
+    assert oversight.next_time() == 3.0
+    assert oversight.order(3.0) == Order(timed, "kill", TIMEOUT)
+
+
+def test_what_moves_for_a_caller_who_has_left_is_killed_for_unless_it_is_the_answer():
+    oversight, left = Oversight(GRACE), request(on_cancel="kill")
+    oversight.left(left, 0.0)
+    oversight.transferred(0, 500, 1.0)
+    assert oversight.order(1.0) == Order(left, "kill", CANCELLED)
+    oversight.transferred(0, 400, 1.0, is_answer=True)
+    assert oversight.order(1.0) is None
+    assert oversight.next_time() == 1.0 + KILL_PATIENCE
+
+
+def test_a_held_step_is_not_begun_by_what_moves_nor_a_caller_taken_to_have_left():
+    oversight, timed = Oversight(GRACE), request(timeout=2.0, on_cancel="kill")
+    oversight.begun(timed, 0.0)
+    oversight.stepped(0, 1, math.inf)
+    oversight.transferred(0, 500, 1.0, is_answer=True)
+    oversight.paused(100.0, 200.0)
+    assert oversight.next_time() == math.inf
+
+
+def test_what_moves_of_a_request_that_is_not_watched_is_nothing():
+    oversight = Oversight(GRACE)
+    oversight.transferred(0, 500, 1.0)
+    assert not oversight
+    assert oversight.watched == []
+
+
+def test_a_pause_of_everything_does_not_count():
+    oversight, timed = Oversight(GRACE), request(timeout=4.0, on_cancel="kill")
+    oversight.begun(timed, 0.0)
+    other = request(number=1, on_cancel="interrupt")
+    oversight.begun(other, 0.0)
+    oversight.paused(6.0, 7.0)
+    assert oversight
+    assert oversight.watched == [timed, other]
+    assert oversight.next_time() == 6.0 + 4.0
+    oversight.left(timed, 8.0)
+    oversight.paused(0.5, 9.0)
+    assert oversight.next_time() == 8.5 + KILL_PATIENCE
+
+
+def test_a_pause_is_not_longer_than_it_has_been_watched():
+    oversight, timed = Oversight(GRACE), request(timeout=4.0)
+    oversight.begun(timed, 5.0)
+    oversight.paused(6.0, 7.0)
+    assert oversight.next_time() == 7.0 + 4.0
+    left = request(number=1, on_cancel="kill")
+    oversight.left(left, 6.5)
+    oversight.paused(6.0, 7.0)
+    assert oversight.kill(1, 7.0 + KILL_PATIENCE) == Order(left, "kill", CANCELLED)
+    assert oversight.kill(1, 7.0) is None

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from seeds import seed_of_sources
 
 import trio_dirty
+from trio_dirty.testing import Boot
 
 
 def simulated(examples=100):
@@ -190,6 +191,41 @@ def test_what_another_took_out_of_the_channel_wakes_the_consumer_all_the_same():
         trio._core._run._r.seed(seed)
         script = play.Script(operations, leave="serve", threads=2)
         promises.judge_limits(play.play_simulated(script))
+
+
+def test_an_answer_of_another_worker_is_no_part_of_what_a_lost_slot_leaves():
+    """A script that was found: what waited for a key of another slot may move just then."""
+    stream = play.Ask(2, 0, key=0, stubborn=True, chunks=0)
+    operations = [
+        ("ask", play.Ask(0, 0), 1),
+        ("crash", 1),
+        ("stall", 6),
+        ("ask", stream, 2),
+        *[("crash", 0)] * 3,
+        ("regret", play.Ask(0, 3, stubborn=True, chunks=0)),
+        ("resize", 2),
+        ("submit", 5, 2, 0, False),
+        ("advance", 2),
+        CALL,
+        ("crash", 0),
+        ("submit", 5, 1, 3, False),
+        ("submit", 5, 0, 0, False),
+        ("submit", 3, 0, 0, False),
+        ("ask", play.Ask(0, 0, chunks=0), 1),
+        ("regret", play.Ask(0, 3, key=2, chunks=0)),
+        ("submit", 5, 0, 0, False),
+        ("submit", 8, 0, 0, False),
+        ("boot badly", 0, [Boot(0.5, exitcode=7)]),
+        CALL,
+        CALL,
+        ("crash", 0),
+        ("boot badly", 0, [Boot(0.5, exitcode=7)]),
+        ("ask", play.Ask(0, 0), 1),
+    ]
+    for seed in range(30):
+        trio._core._run._r.seed(seed)
+        script = play.Script(operations, leave="serve", max_requests=1)
+        promises.judge(play.play_simulated(script))
 
 
 SEARCHES = 2

@@ -30,8 +30,8 @@ class Backlog:
     Args:
         lanes: how many requests a worker executes at a time.
         begun: called with requests that may have begun from now on.
-        tells_all: whether with each of them; else only with those that have to be watched,
-            and with others while there are such.
+        tells_all: whether with each of them; else only with those that are special, and with
+            others while there are such.
 
     Attributes:
         arrive: to be called with each request that is put into the channel.
@@ -91,6 +91,10 @@ class Backlog:
         """Return a request that is with the worker, or None if it has been answered."""
         return self._ledger.entries.get(number)
 
+    def latest_sent(self) -> Request | None:
+        """Return what was sent last, if it has not been answered."""
+        return next(reversed(self._ledger.entries.values()), None)
+
     def executing(self) -> list[Request]:
         """Return what may have begun: at most one for each lane."""
         return self._ledger.may_have_begun()
@@ -111,6 +115,10 @@ class Backlog:
         for request in self._arrived:
             queue[request] = None
         self._arrived.clear()
+
+    def put_last(self, requests: Iterable[Request]) -> None:
+        """Queue requests, in order, behind all that are queued."""
+        self._queue.update(dict.fromkeys(requests))
 
     def put_first(self, requests: Iterable[Request]) -> None:
         """Queue requests again, in order, before all that are queued."""
@@ -156,8 +164,7 @@ class Backlog:
             if request.is_special:
                 if request.streams:
                     limit = ledger.lanes
-                if request.limits.is_timed:
-                    self.attentive = True
+                self.attentive = True
             if self.attentive and len(entries) <= ledger.lanes:
                 self._begun(request)
             if request.large:
@@ -186,6 +193,11 @@ class Backlog:
         """Let go of some of the queue."""
         for request in requests:
             del self._queue[request]
+
+    def take_back_all(self) -> Iterable[Request]:
+        """Let go of the queue, and return it."""
+        queue, self._queue = self._queue, OrderedDict()
+        return queue
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a request whose caller has left, so that it does not begin any more.

@@ -5,7 +5,7 @@ Decisions only: nothing here waits.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,6 +58,9 @@ class Receiver(Place, Protocol):
     def give(self, request: Request) -> None:
         """Take a request on, behind those given before."""
 
+    def give_all(self, requests: Sequence[Request]) -> None:
+        """Take many on, in order."""
+
     def unsent(self) -> Iterable[Request]:
         """Return the requests that it has not sent to its worker, in order."""
 
@@ -76,6 +79,7 @@ class Dispatcher:
         slots: those that there are at first.
         apps: the indices of the pool's apps.
         left: called with each request that has left while it waited here.
+        hopeless: to be called with each request that no slot can take any more, and the error.
         routing: which ready slot is given a request without a key.
         max_queue: how many may wait in a slot without having begun; None for no limit.
     """
@@ -85,10 +89,12 @@ class Dispatcher:
         slots: Iterable[Receiver],
         apps: Iterable[int],
         left: Callable[[Request], object],
+        hopeless: Callable[[Request, NoWorkersAvailableError], object],
         routing: Routing = "round_robin",
         max_queue: int | None = None,
     ) -> None:
         self._left = left
+        self.end_hopeless = hopeless
         self._slots = {slot.index: slot for slot in slots}
         # None where loads do not matter. Invariant: of ready slots, and those are right that are
         # not in _stale.
@@ -104,6 +110,10 @@ class Dispatcher:
         self._keys = Keys()
         # By app and key, what waits until nothing of the key is left in the slot that it leaves.
         self._moving: dict[tuple[int | None, object], OrderedDict[Request, None]] = {}
+        # What has lost its slot and has not been routed again, in order of acceptance; and of it
+        # how many there are of each app and key.
+        self._displaced: OrderedDict[Request, None] = OrderedDict()
+        self._displaced_keys: Counter[tuple[int | None, object]] = Counter()
         keys = (None, *apps)
         self._rotations: dict[int | None, Rotation] = {key: Rotation() for key in keys}
         self._waiting: dict[int | None, OrderedDict[Request, None]] = {
@@ -129,17 +139,66 @@ class Dispatcher:
     def route(self, request: Request) -> None:
         """Give a request to its slot, or let it wait for one.
 
-        Also called, in order of acceptance, for the requests of a lost slot
-        that cannot have begun: they take the normal rotation, behind what the other slots
-        have been given; nobody refuses them.
-
         Raises:
             NoWorkersAvailableError: no slot can take it, and none ever will.
         """
-        app = request.target.app
-        if request.key is not None:
+        if request.key is None:
+            self._route_in_turn(request)
+        elif self._displaced_keys and (request.target.app, request.key) in self._displaced_keys:
+            self.displace([request])  # behind those of its key
+        else:
             self._route_by_key(request)
-            return
+
+    # What has lost its slot
+
+    def displace(self, requests: Iterable[Request]) -> None:
+        """Take on requests that have lost their slot and cannot have begun.
+
+        They are to be routed again, by `route_displaced`: in order of acceptance, by the normal
+        rotation, behind what the other slots have been given. None of them is refused.
+        """
+        displaced = self._displaced
+        in_order = sorted(requests, key=number)
+        was_last = next(reversed(displaced)).number if displaced else -1
+        for request in in_order:
+            request.place = self
+            displaced[request] = None
+            if request.key is not None:
+                self._displaced_keys[request.target.app, request.key] += 1
+        if in_order and in_order[0].number < was_last:
+            self._displaced = OrderedDict.fromkeys(sorted(displaced, key=number))
+
+    def route_displaced(self, count: int) -> None:
+        """Route some of them. Others, if there are more, are left for later."""
+        for _ in range(count):
+            if not self._displaced:
+                return
+            request, _ = self._displaced.popitem(last=False)
+            self._forget_displaced(request)
+            try:
+                if request.key is None:
+                    self._route_in_turn(request)
+                else:
+                    self._route_by_key(request)
+            except NoWorkersAvailableError as error:
+                self.end_hopeless(request, error)
+
+    @property
+    def has_displaced(self) -> bool:
+        """Whether there are any."""
+        return bool(self._displaced)
+
+    def _forget_displaced(self, request: Request) -> None:
+        if request.key is not None:
+            way = request.target.app, request.key
+            self._displaced_keys[way] -= 1
+            if not self._displaced_keys[way]:
+                del self._displaced_keys[way]
+
+    # The slot of a request
+
+    def _route_in_turn(self, request: Request) -> None:
+        app = request.target.app
         rotation = self._rotations[app]
         index = rotation.take() if self._takes_turns else self._choose(rotation)
         if index is not None:
@@ -300,7 +359,10 @@ class Dispatcher:
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a waiting request."""
-        if request.key is None:
+        if request in self._displaced:
+            del self._displaced[request]
+            self._forget_displaced(request)
+        elif request.key is None:
             del self._waiting[request.app][request]
         else:
             del self._moving[request.app, request.key][request]
@@ -311,11 +373,13 @@ class Dispatcher:
         """Nobody executes what waits here."""
 
     def __len__(self) -> int:
-        return sum(map(len, chain(self._waiting.values(), self._moving.values())))
+        queues = chain(self._waiting.values(), self._moving.values())
+        return len(self._displaced) + sum(map(len, queues))
 
     def let_go(self) -> list[Request]:
         """Let go of the requests that wait here."""
-        queues = [*self._waiting.values(), *self._moving.values()]
+        queues = [self._displaced, *self._waiting.values(), *self._moving.values()]
+        self._displaced_keys.clear()
         waiting = [*chain.from_iterable(queues)]
         for queue in queues:
             queue.clear()
@@ -369,8 +433,7 @@ class Dispatcher:
         for app in apps:
             share += self._waiting[app]
             self._waiting[app].clear()
-        for request in sorted(share, key=number):
-            slot.give(request)
+        slot.give_all(sorted(share, key=number))
         self.load_changed(slot)
         for app in apps:
             self._rotations[app].add(slot.index)

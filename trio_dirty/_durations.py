@@ -48,9 +48,13 @@ class Durations:
         if len(self._pending) == PENDING_LIMIT:
             self._digest_pending()
 
+    def add_unfinished(self, seconds: float) -> None:
+        """Take how long a request was executed whose worker died of it, or with it."""
+        self._seconds += seconds
+
     @property
     def seconds(self) -> float:
-        """The sum of the executions."""
+        """The sum of the executions, unfinished ones included."""
         self._digest_pending()
         return self._seconds
 

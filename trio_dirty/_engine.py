@@ -135,11 +135,32 @@ class Worker(ABC):
         """
 
     @abstractmethod
-    async def send(self, frames: Sequence[Segment]) -> None:
-        """Send whole frames, in order, after those sent before.
+    def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
+        """Send of whole frames what can be sent at once, in order, after those sent before.
 
-        Returns without an error if the worker has ended: `receive` tells. To be called by
-        one task at a time. Cancelled in the middle, it leaves the worker unusable.
+        Returns:
+            What is left to be sent by `send_rest`, before anything else is; usually nothing. If
+            the worker has ended nothing is left: `receive` tells.
+        """
+
+    @abstractmethod
+    async def send_rest(self, rest: Sequence[Segment]) -> None:
+        """Send what `send_nowait` has left.
+
+        Returns without an error if the worker has ended. Cancelled in the middle, it leaves the
+        worker unusable.
+        """
+
+    @property
+    @abstractmethod
+    def unsent(self) -> int:
+        """How many bytes `send_rest` has still to send; the more, the longer ago it began."""
+
+    @abstractmethod
+    def unreceived(self, number: int) -> int | None:
+        """Return how many bytes of a request's large answer are still to come.
+
+        None, unless a part of it has been received, and not yet all.
         """
 
     @abstractmethod

@@ -34,6 +34,9 @@ class FrameSocket:
 
     One task may send and another receive. What is large is received and unpickled in a
     thread, while other workers' replies are being settled.
+
+    Attributes:
+        unsent: how many bytes `send_rest` has still to send.
     """
 
     def __init__(self, sock: socket.socket, closing_failed: Callable[[str], object]) -> None:
@@ -48,7 +51,9 @@ class FrameSocket:
         self._large_arrived = False
         # What a thread receives at the moment, and how much of it was left at the last look.
         self._reader: SegmentReader | None = None
+        self._received_number = 0
         self._left_before = -1
+        self.unsent = 0
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         self._readable = poll.poll
@@ -70,26 +75,46 @@ class FrameSocket:
                     body = self._view[HEADER_SIZE : HEADER_SIZE + length]
                     return kind, pickle.loads(body) if length else None
 
-    async def send(self, frames: Sequence[Segment]) -> None:
-        """Send small frames in one go, and large segments as they are.
+    def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
+        """Send small frames in one go, and of large segments what there is room for.
 
-        Returns also when nobody reads any more: `receive` tells.
+        Returns what is left for `send_rest`. Nothing is left when nobody reads any more:
+        `receive` tells.
         """
+        send = self._socket.send
+        joined = _joined(frames)
+        for index, data in enumerate(joined):
+            try:
+                sent = send(data if len(data) <= AT_ONCE else memoryview(data)[:AT_ONCE])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                break  # it has ended
+            if sent < len(data):
+                rest = [memoryview(data)[sent:], *joined[index + 1 :]]
+                self.unsent = sum(map(len, rest))
+                return rest
+        return ()
+
+    async def send_rest(self, rest: Sequence[Segment]) -> None:
+        """Send what `send_nowait` has left, as fast as the worker reads."""
         sock = self._socket
-        for data in _joined(frames):
-            left: Segment = data
-            while True:
-                try:
-                    sent = sock.send(left if len(left) <= AT_ONCE else left[:AT_ONCE])
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(sock)
-                    continue
-                except OSError:
-                    return  # it has ended
-                if sent == len(left):
-                    break
-                left = memoryview(left)[sent:]
-                await trio.lowlevel.checkpoint()
+        try:
+            for data in rest:
+                left = memoryview(data)
+                while left:
+                    try:
+                        sent = sock.send(left[:AT_ONCE])
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(sock)
+                        continue
+                    left = left[sent:]
+                    self.unsent -= sent
+                    await trio.lowlevel.checkpoint()
+        except OSError:
+            pass  # it has ended
+        finally:
+            self.unsent = 0
 
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies; return all that are there, and none at the end of the socket."""
@@ -161,7 +186,7 @@ class FrameSocket:
         view[: self._end] = bytes(view[head_end : head_end + self._end])
         try:
             self._large_arrived = False
-            self._reader, self._left_before = reader, -1
+            self._reader, self._received_number, self._left_before = reader, number, -1
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
             large = await trio.to_thread.run_sync(
@@ -192,6 +217,12 @@ class FrameSocket:
             return False
         left, self._left_before = self._left_before, self._reader.left
         return left != self._left_before or not self._left_before
+
+    def unreceived(self, number: int) -> int | None:
+        """Return how many bytes of a large reply to a request are still to come; else None."""
+        if self._reader is None or number != self._received_number:
+            return None
+        return self._reader.left
 
     def _receive_in_thread(self, buffer: memoryview) -> int:
         sock = self._socket

@@ -44,6 +44,9 @@ came at half the rate."""
 
 BEHIND_CHUNKS = 16
 
+LATE_SECONDS = 0.5
+"""How late the loop may be before that is taken for a time in which nothing could run."""
+
 STILL_LIMIT = 2
 """How many looks in a row have to find that a worker has stood still since the one before, and
 has not answered, before it is killed."""
@@ -67,9 +70,19 @@ class Incarnation:
     """
 
     def __init__(
-        self, slot: Slot, worker: Worker, number: int, cancel_grace: float, grace_period: float
+        self,
+        slot: Slot,
+        worker: Worker,
+        number: int,
+        tasks: trio.Nursery,
+        *,
+        cancel_grace: float,
+        grace_period: float,
+        look_seconds: float,
     ) -> None:
         self._slot = slot
+        self._tasks = tasks
+        self._look_seconds = look_seconds
         self.worker = worker
         self.number = number
         self.backlog = slot.backlog.hand_over(self._begun)
@@ -82,6 +95,8 @@ class Incarnation:
         self.wear = trio.lowlevel.ParkingLot()
         self._grace_period = grace_period
         self._oversight = Oversight(cancel_grace)
+        # The request whose frames do not fit the socket: a task sends the rest of them.
+        self._sending: Request | None = None
         # `oversee` is parked here, and looks again when there may be something to do.
         self._attention = trio.lowlevel.ParkingLot()
         self._killed_for: Order | None = None
@@ -109,7 +124,33 @@ class Incarnation:
 
     # What it is sent
 
-    def next_frames(self) -> Sequence[Segment]:
+    def send(self) -> None:
+        """Send what may be sent now.
+
+        It never waits for the socket. What does not fit, which is a part of a large request, a task
+        of its own sends, and nothing else is sent meanwhile: frames never mix.
+        """
+        while self._sending is None and (frames := self._next_frames()):
+            # Of these frames: what becomes urgent while the rest is sent is not among them.
+            is_urgent, self.is_urgent = self.is_urgent, False
+            rest = self.worker.send_nowait(frames)
+            if rest:
+                self._sending = self.backlog.latest_sent()
+                self._tasks.start_soon(self._send_rest, rest, is_urgent)
+            elif is_urgent:
+                self.worker.interrupt()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _send_rest(self, rest: Sequence[Segment], is_urgent: bool) -> None:
+        await self.worker.send_rest(rest)
+        request, self._sending = self._sending, None
+        if request is not None:
+            self._oversight.transferred(request.number, 0, self._slot.now())
+        if is_urgent:
+            self.worker.interrupt()
+        self._slot.wake_consumer()
+
+    def _next_frames(self) -> Sequence[Segment]:
         """Decide what to send now; the last is the order to close."""
         if self._is_pinged:
             # If it turns out to have been stopped, nothing that it was given has begun.
@@ -192,11 +233,13 @@ class Incarnation:
             The stream whose reader has enough to take, if the last that came were chunks.
         """
         slot = self._slot
-        now = self.settled = slot.now()
+        now = slot.now()
         completed = slot.completed
+        has_room = False
         backlog = self.backlog
         strike_out = backlog.answered
         attentive = backlog.attentive
+        is_watched = bool(self._oversight)
         behind = None
         for reply in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one
@@ -208,13 +251,15 @@ class Incarnation:
                 self._ponged()
                 continue
             behind = None
+            has_room = True
             answered, seconds, error, value = reply
             request = strike_out(answered, seconds)
             if seconds is None:
                 request.skip()
             else:
                 slot.completed += 1
-                slot.durations.add(request.target.app, now - request.accepted - seconds, seconds)
+                began = now - seconds if request.began is None else request.began
+                slot.durations.add(request.target.app, began - request.accepted, seconds)
                 if error is None:
                     request.succeed(value)
                 elif attentive:
@@ -229,15 +274,16 @@ class Incarnation:
             if request.key is not None:
                 slot.release(request)
         self.completed += slot.completed - completed
-        if slot.is_weighed:
-            slot.load_changed()
-        if attentive:
+        if is_watched:
             self._attention.unpark_all()
-        if self.wear:
-            self.wear.unpark_all()
-        if self.retired_for is not None:  # so that it closes, or its successor begins
-            slot.wake_consumer()
-        if behind is None:
+        if has_room:
+            self.settled = now
+            if slot.is_weighed:
+                slot.load_changed()
+            if self.wear:
+                self.wear.unpark_all()
+            if self.retired_for is not None:  # so that it closes, or its successor begins
+                slot.wake_consumer()
             slot.made_progress()
         return behind
 
@@ -247,10 +293,11 @@ class Incarnation:
         if not isinstance(request, StreamRequest):
             raise DirtyError(f"{request} was answered with chunks")
         request.arrive(reply.chunks)
-        if self.backlog.attentive:
+        if request.is_held:
+            request.hold(now)
+        if self._oversight:
             since = math.inf if request.is_held else now
             self._oversight.stepped(reply.number, len(reply.chunks), since)
-            self._attention.unpark_all()
         return request if len(request.arrived) > BEHIND_CHUNKS else None
 
     def _fail(self, request: Request, error: BaseException) -> None:
@@ -276,10 +323,11 @@ class Incarnation:
     def _begun(self, request: Request) -> None:
         """Watch a request from its beginning."""
         slot = self._slot
+        now = request.began = slot.now()
         if slot.instruments is not None:
             slot.instruments.request_begun(request.number, slot.index, self.number)
         if request.limits.is_timed:
-            self._oversight.begun(request, self._slot.now())
+            self._oversight.begun(request, now)
             self._attention.unpark_all()
         if request.cancelled:
             self.left(request)
@@ -294,15 +342,23 @@ class Incarnation:
         self._oversight.resumed(request.number, self._slot.now())
         self._attention.unpark_all()
 
+    def executed(self, request: Request, now: float) -> float:
+        """Return for how many seconds a request that has begun has been executed until now."""
+        began = request.began
+        if began is None:  # the only one that is executed: it began when the last was answered
+            began = max(self.settled, request.accepted)
+        held = request.held(now) if isinstance(request, StreamRequest) else 0.0
+        return max(0.0, now - began - held)
+
     @trio.lowlevel.enable_ki_protection
     async def oversee(self) -> None:
         """Interrupt what is over its limits, and kill the worker for it."""
         now, oversight = self._slot.now, self._oversight
         while not self.was_told_to_close:
+            self._look_at_transfers()
             order = oversight.order(now())
             if order is None:
-                with trio.move_on_after(max(0.0, oversight.next_time() - now())):
-                    await self._attention.park()
+                await self._until_due()
             elif order.action == "interrupt":
                 steps = order.steps
                 frame = _wire.pair_frame(_wire.INTERRUPT, order.request.number, order.reason, steps)
@@ -313,6 +369,36 @@ class Incarnation:
             await trio.sleep_forever()
         logger.error("%s did not close within grace_period, and is killed", self)
         self.worker.kill()
+
+    def _look_at_transfers(self) -> None:
+        """See which payloads move: the time for that does not count as execution."""
+        worker, now = self.worker, self._slot.now()
+        for request in self._oversight.watched:
+            if request is self._sending:
+                self._oversight.transferred(request.number, worker.unsent, now)
+                continue
+            unreceived = worker.unreceived(request.number)
+            if unreceived is not None:
+                self._oversight.transferred(request.number, unreceived, now, is_answer=True)
+
+    async def _until_due(self) -> None:
+        """Wait until something is due or has changed.
+
+        Clocks run on while the program is stopped, and usually its workers with it: a terminal's
+        Ctrl-Z, a container that is paused. So it looks at the clock now and then. Where much more
+        has passed than it wanted to wait, the time does not count: whether anything was executed
+        then is not known, and nobody is to be killed for it.
+        """
+        now, oversight = self._slot.now, self._oversight
+        looked = now()
+        seconds = max(0.0, oversight.next_time() - looked)
+        if seconds < math.inf:
+            seconds = min(seconds, self._look_seconds)
+        with trio.move_on_after(seconds):
+            await self._attention.park()
+        passed = now() - looked
+        if passed > seconds + LATE_SECONDS and self._look_seconds < math.inf:
+            oversight.paused(passed, now())
 
     def send_urgently(self, frame: Segment) -> None:
         """Send a frame, and have the worker read it in the middle of its action."""
@@ -349,6 +435,9 @@ class Incarnation:
         slot = self._slot
         begun, unbegun = self.backlog.let_go()
         slot.load_changed()
+        now = slot.now()
+        for request in begun:
+            slot.durations.add_unfinished(self.executed(request, now))
         doing = " and ".join(str(request.target) for request in begun) or "nothing"
         text = f"worker {self.number} of slot {slot.index} died while executing {doing}: {exit_}"
         culprit = None

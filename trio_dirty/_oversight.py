@@ -66,9 +66,10 @@ class _Record:
         soft_told: whether the worker has been told of the soft time-out of this step.
         left: when its caller left, and it had begun; infinity as long as it has not.
         left_told: whether the worker has been told to interrupt it for that.
+        on_way: bytes of its payload that were still on their way at the last look; -1: never seen.
     """
 
-    __slots__ = ("left", "left_told", "request", "since", "soft_told", "steps")
+    __slots__ = ("left", "left_told", "on_way", "request", "since", "soft_told", "steps")
 
     def __init__(self, request: Overseen, since: float) -> None:
         self.request = request
@@ -77,6 +78,7 @@ class _Record:
         self.soft_told = False
         self.left = math.inf
         self.left_told = False
+        self.on_way = -1
 
 
 class Oversight:
@@ -122,6 +124,44 @@ class Oversight:
         record = self._records.get(number)
         if record is not None and record.since == math.inf:
             record.since = now
+
+    def transferred(self, number: int, on_way: int, now: float, *, is_answer: bool = False) -> None:
+        """Take note of how much of a request's payload is still on its way.
+
+        The time for which it moves is no execution. What has stopped moving, since the worker does
+        not read or write any more, has as long as an execution may take.
+
+        Args:
+            number: the request's.
+            on_way: bytes of its arguments that the worker has not read, or of its answer that the
+                pool has not.
+            now: the time.
+            is_answer: whether it is the answer: then there is nothing left to be killed for.
+        """
+        record = self._records.get(number)
+        if record is None or on_way == record.on_way:
+            return
+        record.on_way = on_way
+        if record.since < now:
+            record.since = now
+        if is_answer and record.left < now:
+            record.left = now
+
+    def paused(self, seconds: float, now: float) -> None:
+        """Leave out seconds in which nothing could run, the workers included."""
+        for record in self._records.values():
+            if record.since < now:
+                record.since = min(now, record.since + seconds)
+            if record.left < now:
+                record.left = min(now, record.left + seconds)
+
+    @property
+    def watched(self) -> list[Overseen]:
+        """The requests that are watched."""
+        return [record.request for record in self._records.values()]
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
 
     def ended(self, number: int) -> None:
         """Forget a request that has been answered."""

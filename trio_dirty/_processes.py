@@ -146,7 +146,8 @@ class ProcessWorker(Worker):
             except OSError as error:
                 raise AppLoadError(f"the worker of slot {slot} could not start: {error}") from error
         paths = [(index, path.module, path.qualname) for index, path in apps]
-        await self._frames.send([_wire.frame(kind, 0, pickle.dumps(paths))])
+        rest = self._frames.send_nowait([_wire.frame(kind, 0, pickle.dumps(paths))])
+        await self._frames.send_rest(rest)
         report = await self._frames.receive_report()
         if report is None:
             await self._wait_exit()
@@ -330,9 +331,22 @@ class ProcessWorker(Worker):
 
     # Frames
 
-    async def send(self, frames: Sequence[Segment]) -> None:
-        """Send frames; if the worker has ended, drop them."""
-        await self._frames.send(frames)
+    def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
+        """Send what the socket has room for; if the worker has ended, drop all."""
+        return self._frames.send_nowait(frames)
+
+    async def send_rest(self, rest: Sequence[Segment]) -> None:
+        """Send the rest; if the worker has ended, drop it."""
+        await self._frames.send_rest(rest)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the rest that are not in the socket."""
+        return self._frames.unsent
+
+    def unreceived(self, number: int) -> int | None:
+        """Bytes of a large answer that have not been received."""
+        return self._frames.unreceived(number)
 
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies; once the socket has ended, wait for the exit and return none."""

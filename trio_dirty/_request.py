@@ -38,6 +38,7 @@ class Request(ABC):
         cancelled: whether its caller has been cancelled, or has left: then it must not begin.
         place: who has to let go of it when the caller leaves.
         accepted: when, on the engine's clock.
+        began: when it counted as begun; None as long as it has not, and where that was not noted.
         task: whose call it is.
         is_special: whether more is to be done about it than to send it and to end it.
         streams: whether its results come one by one.
@@ -46,6 +47,7 @@ class Request(ABC):
     __slots__ = (
         "accepted",
         "awaited",
+        "began",
         "cancelled",
         "frames",
         "is_special",
@@ -74,9 +76,9 @@ class Request(ABC):
         self.target = target
         self.number = number
         self.accepted = accepted
+        self.began: float | None = None
         self.limits = limits
         self.key = key
-        self.is_special = limits.is_timed or self.streams
         self.awaited = True
         self.cancelled = False
         self.frames: Sequence[Segment]
@@ -91,6 +93,7 @@ class Request(ABC):
             self.frames = _wire.large_frame(self._kind, number, pickled, target=wire)
             self.large = True
             self.size = sum(map(len, self.frames))
+        self.is_special = self.large or self.streams or limits.is_timed
         self.place: Place
 
     @property

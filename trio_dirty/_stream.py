@@ -35,7 +35,17 @@ class StreamRequest(Request):
         error: what is raised behind the last chunk, if anything.
     """
 
-    __slots__ = ("_ahead", "_changed", "_reader", "_taken", "arrived", "ended", "error")
+    __slots__ = (
+        "_ahead",
+        "_changed",
+        "_held_seconds",
+        "_held_since",
+        "_reader",
+        "_taken",
+        "arrived",
+        "ended",
+        "error",
+    )
     streams = True
     _kind = _wire.STREAM
 
@@ -59,6 +69,9 @@ class StreamRequest(Request):
         # and the worker not been told.
         self._ahead = CreditWindow()
         self._taken = CreditWindow()
+        # For how long the generator has waited for its reader.
+        self._held_seconds = 0.0
+        self._held_since: float | None = None
 
     # From the worker
 
@@ -76,6 +89,20 @@ class StreamRequest(Request):
     def is_held(self) -> bool:
         """Whether the generator waits until its reader has taken more."""
         return not self._ahead.is_open
+
+    def hold(self, now: float) -> None:
+        """Take note that the generator waits from now on."""
+        if self._held_since is None:
+            self._held_since = now
+
+    def resume(self, now: float) -> None:
+        """Take note that it goes on."""
+        self._held_seconds, self._held_since = self.held(now), None
+
+    def held(self, now: float) -> float:
+        """Return for how many seconds the generator has waited for its reader until now."""
+        since = now if self._held_since is None else self._held_since
+        return self._held_seconds + now - since
 
     def succeed(self, value: Any) -> None:
         """End behind the last chunk."""

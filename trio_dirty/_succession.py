@@ -115,7 +115,7 @@ class Succession:
             slot.instruments.slot_leaving(slot.index)
         self._end("resize")
         for request in hopeless:
-            slot.end_hopeless(request, no_workers(request.target, slot.failure))
+            slot.dispatcher.end_hopeless(request, no_workers(request.target, slot.failure))
         if slot.current is None:
             slot.pass_on(slot.take_unsent(), keeps=False)
         else:
@@ -244,7 +244,7 @@ class Succession:
                 wear = await self._boot(worker, number, apps)
                 # The slot may have left after this was woken up and before it ran.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                incarnation = self._take_over(worker, number, cause, apps or slot.apps)
+                incarnation = self._take_over(worker, number, nursery, cause, apps or slot.apps)
             except BaseException as error:
                 if isinstance(error, AppLoadError):
                     where = slot.index, number, worker.pid
@@ -303,11 +303,24 @@ class Succession:
         return wear
 
     def _take_over(
-        self, worker: Worker, number: int, cause: Cause | None, apps: AppPaths
+        self,
+        worker: Worker,
+        number: int,
+        tasks: trio.Nursery,
+        cause: Cause | None,
+        apps: AppPaths,
     ) -> Incarnation:
         slot, options = self.slot, self._options
         previous, carried = slot.current, slot.carries
-        incarnation = Incarnation(slot, worker, number, options.cancel_grace, options.grace_period)
+        incarnation = Incarnation(
+            slot,
+            worker,
+            number,
+            tasks,
+            cancel_grace=options.cancel_grace,
+            grace_period=options.grace_period,
+            look_seconds=self._engine.look_seconds,
+        )
         if previous is not None and cause is not None:
             previous.retire(cause)
         slot.take_over(incarnation, apps)

@@ -12,7 +12,7 @@ from ._allocation import allocate
 from ._dispatcher import Dispatcher
 from ._durations import Durations
 from ._scaling import Scaling
-from ._slot import Slot
+from ._slot import ROUTED_AT_ONCE, Slot
 from ._statistics import AppStatistics, PoolStatistics
 from ._succession import Succession
 from ._wish import Inquiry
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ._engine import AppPaths, Engine
+    from ._errors import NoWorkersAvailableError
+    from ._instruments import Instruments
     from ._options import Options
+    from ._pickling import Segment
     from ._request import Request
     from ._statistics import Cause, Restarts
+    from ._stream import StreamRequest
+
+CLOSED_AT_ONCE = 1_000
+"""How many requests end in one step when a pool is closed: about 5 ms."""
 
 
 class Supervisor:
@@ -45,6 +52,8 @@ class Supervisor:
         self._instruments = options.instruments
         self.is_open = False
         self.progress = trio.lowlevel.ParkingLot()
+        # `_route_displaced` is parked here, until requests of a lost slot are left to be routed.
+        self._displacement = trio.lowlevel.ParkingLot()
         self._numbers = itertools.count()
         self.successions: tuple[Succession, ...] = ()
         self.app_limits: Sequence[float] = ()
@@ -52,6 +61,7 @@ class Supervisor:
             (),
             range(len(options.apps)),
             self._left,
+            self._end_hopeless,
             routing=options.routing,
             max_queue=options.max_queue,
         )
@@ -68,6 +78,13 @@ class Supervisor:
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
             self._instruments.request_ended(request.number, "withdrawn")
+
+    def _end_hopeless(self, request: Request, error: NoWorkersAvailableError) -> None:
+        """End a request that no slot can take, now or later."""
+        request.fail(error)
+        if self._instruments is not None:
+            self._instruments.request_ended(request.number, "unavailable")
+        self.progress.unpark_all()
 
     # Slots come and go
 
@@ -92,6 +109,7 @@ class Supervisor:
             AppLoadError: one could not boot. The others are being killed.
         """
         self._nursery = nursery
+        nursery.start_soon(self._route_displaced)
         limits = self._options.app_limits
         unknown = [app for app, limit in enumerate(limits) if limit is None]
         if unknown:
@@ -169,6 +187,7 @@ class Supervisor:
             now=self._engine.now,
             dispatcher=self.dispatcher,
             progress=self.progress,
+            route_later=self._displacement.unpark_all,
             instruments=options.instruments,
         )
         succession = Succession(slot, self._engine, self._numbers, options)
@@ -197,6 +216,14 @@ class Supervisor:
         self.progress.unpark_all()
 
     # While it lives
+
+    async def _route_displaced(self) -> None:
+        """Route, some at a time, what a lost slot had waiting, where that was very much."""
+        while True:
+            await self._displacement.park()
+            while self.dispatcher.has_displaced:
+                self.dispatcher.route_displaced(ROUTED_AT_ONCE)
+                await trio.lowlevel.checkpoint()
 
     async def _look_after_workers(self) -> None:
         """Notice workers that stand still."""
@@ -257,20 +284,62 @@ class Supervisor:
                 await succession.closed.wait()
 
     @trio.lowlevel.enable_ki_protection
-    def settle_rest(self) -> None:
-        """End, when no task is left to serve them, the requests that still wait."""
-        waiting = self.dispatcher.let_go()
-        for slot in self.slots:
-            begun, unbegun = slot.let_go()
-            waiting += begun + unbegun
-        for request in waiting:
+    async def settle_rest(self) -> None:
+        """End, when no task is left to serve them, the requests that still wait.
+
+        Some at a time, since there may be very many: the loop is not to be held.
+        """
+        rest = Rest(self._instruments)
+        rest.take(self.dispatcher.let_go())
+        with trio.CancelScope(shield=True):
+            for slot in self.slots:
+                for requests in slot.let_go():
+                    rest.take(requests)
+                while rest.close_some():
+                    await trio.lowlevel.checkpoint()
+            while rest.close_some():
+                await trio.lowlevel.checkpoint()
+        self.progress.unpark_all()
+
+
+class Rest:
+    """Requests that nothing will serve, until each of their callers has been told so."""
+
+    def __init__(self, instruments: Instruments | None) -> None:
+        self._instruments = instruments
+        self._requests: dict[Request, None] = {}
+
+    def take(self, requests: Iterable[Request]) -> None:
+        """Take requests over from where they were."""
+        for request in requests:
+            request.place = self
+            self._requests[request] = None
+
+    def close_some(self) -> bool:
+        """End some of them; return whether there are more."""
+        for request in [*itertools.islice(self._requests, CLOSED_AT_ONCE)]:
+            del self._requests[request]
             if request.cancelled:
                 request.skip()
             else:
                 request.fail(trio.ClosedResourceError("this pool was closed"))
-            if self._instruments is not None:
-                self._instruments.request_ended(request.number, "closed")
-        self.progress.unpark_all()
+            self._tell_end(request)
+        return bool(self._requests)
+
+    def withdraw(self, request: Request) -> bool:
+        """Let go of a request whose caller leaves."""
+        del self._requests[request]
+        if self._instruments is not None:
+            self._instruments.request_cancelled(request.number)
+        self._tell_end(request)
+        return True
+
+    def tell(self, request: StreamRequest, frame: Segment) -> None:
+        """No worker executes what is here."""
+
+    def _tell_end(self, request: Request) -> None:
+        if self._instruments is not None:
+            self._instruments.request_ended(request.number, "closed")
 
 
 def _add_up(totals: Restarts, more: Restarts) -> None:

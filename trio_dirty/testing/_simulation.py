@@ -184,9 +184,17 @@ class SimWorker(Worker):
                 )
             await self._changed.park()
 
-    async def send(self, frames: Sequence[Segment]) -> None:
+    unsent = 0
+
+    async def send_rest(self, rest: Sequence[Segment]) -> None:
+        """There is no rest."""
+
+    def unreceived(self, number: int) -> int | None:
+        """Answers arrive whole."""
+        return None
+
+    def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
         """Put the frames into the worker's inbox."""
-        await trio.lowlevel.checkpoint()
         data = memoryview(b"".join(frames))
         while data and self._exit is None:
             length, kind, target_length, _, number = HEADER.unpack_from(data)
@@ -216,6 +224,7 @@ class SimWorker(Worker):
                 target = bytes(body[:target_length])
                 self._inbox.append((number, target, bytes(pickled), kind & ~_wire.LARGE))
         self._changed.unpark_all()
+        return ()
 
     def _executing(self, number: int) -> list[SimLane]:
         return [lane for lane in self._lanes if lane.number == number]
