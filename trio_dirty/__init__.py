@@ -63,6 +63,8 @@ imports this package, and must not pay 190 ms and 13 MB for a trio that it has n
 
 from __future__ import annotations
 
+from ._version import __version__ as __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import testing as testing
@@ -94,6 +96,37 @@ if TYPE_CHECKING:
         WorkerStatistics as WorkerStatistics,
     )
     from ._stream import ChunkChannel as ChunkChannel, StreamManager as StreamManager
+
+__all__ = [
+    "App",
+    "AppLoadError",
+    "AppNotFoundError",
+    "AppStatistics",
+    "Cause",
+    "ChunkChannel",
+    "DirtyError",
+    "Instrument",
+    "NoWorkersAvailableError",
+    "OnCancel",
+    "Outcome",
+    "Percentiles",
+    "Pool",
+    "PoolBusyError",
+    "PoolStatistics",
+    "RemoteError",
+    "RequestCancelled",
+    "RequestTimeoutError",
+    "Routing",
+    "SoftTimeout",
+    "StreamManager",
+    "WorkerCrashedError",
+    "WorkerInfo",
+    "WorkerStatistics",
+    "check_cancelled",
+    "open_pool",
+    "testing",
+    "worker_info",
+]
 
 _HOMES = {
     "App": "_app",
@@ -150,4 +183,4 @@ def _show_public_places() -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "testing"})
+    return sorted([*__all__, "__version__"])

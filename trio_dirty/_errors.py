@@ -75,8 +75,10 @@ class WorkerCrashedError(DirtyError):
         self.exitcode = exitcode
 
 
-class RequestTimeoutError(DirtyError):
+class RequestTimeoutError(DirtyError, TimeoutError):
     """The request was executed for longer than it may be.
+
+    A `TimeoutError`, too, and so an `OSError`, as what sockets raise in such a case.
 
     Attributes:
         soft: True where ``soft_timeout`` has passed: `SoftTimeout` was raised inside the

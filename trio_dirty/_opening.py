@@ -13,7 +13,7 @@ from ._engine import Engine
 from ._intake import Intake
 from ._nursery import open_service_nursery
 from ._options import Options
-from ._pool import Pool
+from ._pool import Pool, check_in_trio
 from ._processes import ProcessEngine
 from ._supervisor import Supervisor
 
@@ -117,6 +117,7 @@ def open_pool(
         TypeError, ValueError: an option is out of its range, or an app cannot be one. At
             the call, before anything is started.
         DirtyError: this process is a worker itself, or otherwise daemonic.
+        RuntimeError: the block is entered outside of trio, as under asyncio.
         AppLoadError: a worker could not boot, on entering the block. No process is left.
     """
     options = Options.checked(
@@ -165,6 +166,7 @@ class PoolManager(AbstractAsyncContextManager["Pool"]):
             raise RuntimeError(
                 "this pool has been opened already: call open_pool(...) once for each block"
             )
+        check_in_trio()
         self._was_entered = True
         nursery = await self._tasks.__aenter__()
         try:

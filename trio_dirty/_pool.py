@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, overload
 
 import trio
@@ -37,6 +39,38 @@ class Unchanged:
 
 
 UNCHANGED = Unchanged()
+
+
+def check_in_trio() -> None:
+    """Refuse a caller that is no task of trio's, before anything else of it fails.
+
+    Raises:
+        RuntimeError: it runs under asyncio, or outside of any event loop.
+    """
+    if trio.lowlevel.in_trio_task():
+        return
+    where = "outside of trio.run()"
+    if "asyncio" in sys.modules:
+        with suppress(RuntimeError):
+            sys.modules["asyncio"].get_running_loop()
+            where = "under asyncio"
+    raise RuntimeError(
+        f"a pool works in tasks of trio only, and this is called {where}: run the program with "
+        'trio.run(main), or with anyio.run(main, backend="trio")'
+    ) from None
+
+
+async def before_refusal() -> None:
+    """Let others run before a call is refused, so that a loop that tries again starves nobody.
+
+    Only where nothing of the call is left in the pool: if the caller is cancelled, that is all
+    that it is told.
+
+    Raises:
+        RuntimeError: it is called outside of trio, which is why it has failed.
+    """
+    check_in_trio()
+    await trio.lowlevel.checkpoint()
 
 
 @final
@@ -76,12 +110,17 @@ class Pool:
     _limits: Limits
     _key: object
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise TypeError(
+            "only the library makes a Pool: "
+            "async with trio_dirty.open_pool([App], workers=4) as pool: ..."
+        )
+
     @classmethod
     def _made(
         cls, supervisor: Supervisor, intake: Intake, limits: Limits, key: object = None
     ) -> Pool:
-        # Not __init__: only the library makes pools, of what is not public.
-        pool = cls()
+        pool = cls.__new__(cls)
         pool._supervisor = supervisor
         pool._intake = intake
         pool._limits = limits
@@ -121,6 +160,9 @@ class Pool:
         once. One that has begun is dealt with as ``on_cancel`` says, see `open_pool`; by
         default its caller leaves at once, it is executed to its end, and its outcome dropped.
 
+        Always a checkpoint, also where the call is refused at once: a loop that tries again
+        lets other tasks run.
+
         Raises:
             Exception: what the action raised, with the worker's traceback as its cause.
             RemoteError: it raised, or returned, what cannot cross to this process.
@@ -135,11 +177,15 @@ class Pool:
             trio.ClosedResourceError: the pool is closed, or was closed before the request
                 was served.
         """
-        target, first = self._intake.targets.of_function(function)
-        if target.is_generator:
-            raise TypeError(one_by_one(target))
-        if args and type(args[0]) is target.owner:
-            raise TypeError(given_for_self(target, args[0], "run_sync"))
+        try:
+            target, first = self._intake.targets.of_function(function)
+            if target.is_generator:
+                raise TypeError(one_by_one(target))
+            if args and type(args[0]) is target.owner:
+                raise TypeError(given_for_self(target, args[0], "run_sync"))
+        except Exception:
+            await before_refusal()
+            raise
         return await self._call(target, first + args, kwargs)
 
     @trio.lowlevel.enable_ki_protection
@@ -161,15 +207,24 @@ class Pool:
             AppNotFoundError: the app is not in the pool.
             ValueError: the action's name has a leading underscore.
         """
-        return await self._call(self._intake.targets.named(app, action), args, kwargs)
+        try:
+            target = self._intake.targets.named(app, action)
+        except Exception:
+            await before_refusal()
+            raise
+        return await self._call(target, args, kwargs)
 
     async def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         intake = self._intake
-        pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
-        if pickled is None:
-            pickled = await intake.pickle(target, args, kwargs)
-        del args, kwargs  # of large ones the request alone keeps hold
-        request = intake.accept(Call, target, pickled, self._limits, self._key)
+        try:
+            pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
+            if pickled is None:
+                pickled = await intake.pickle(target, args, kwargs)
+            del args, kwargs  # of large ones the request alone keeps hold
+            request = intake.accept(Call, target, pickled, self._limits, self._key)
+        except Exception:
+            await before_refusal()
+            raise
         del pickled
         # The one checkpoint, unless there was a thread. A caller that is cancelled already
         # leaves here, before the request can begin.
@@ -227,11 +282,12 @@ class Pool:
 
         @trio.lowlevel.enable_ki_protection
         async def accept() -> StreamRequest:
+            check_in_trio()
             await trio.lowlevel.checkpoint()
             pickled = await self._intake.pickle(target, args, kwargs)
             return self._intake.accept(StreamRequest, target, pickled, self._limits, self._key)
 
-        return StreamManager(accept)
+        return StreamManager._made(accept)
 
     @overload
     async def broadcast(
@@ -269,14 +325,18 @@ class Pool:
             PoolBusyError: one of the slots has ``max_queue`` that wait; none executes it.
         """
         intake = self._intake
-        target, args = intake.targets.of_call(function, args, "broadcast")
-        if target.is_generator:
-            raise TypeError(one_by_one(target))
-        pickled = await intake.pickle(target, args, kwargs)
-        slots = intake.slots_for_broadcast(target)
-        parts = [
-            intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots
-        ]
+        try:
+            target, args = intake.targets.of_call(function, args, "broadcast")
+            if target.is_generator:
+                raise TypeError(one_by_one(target))
+            pickled = await intake.pickle(target, args, kwargs)
+            slots = intake.slots_for_broadcast(target)
+            parts = [
+                intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots
+            ]
+        except Exception:
+            await before_refusal()
+            raise
         return await Broadcast(target, parts).results()
 
     def with_options(
@@ -340,7 +400,12 @@ class Pool:
                 have one, and serves on.
             trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
         """
-        await self._supervisor.scaling.resize(count("n", n, least=1))
+        check_in_trio()
+        try:
+            await self._supervisor.scaling.resize(count("n", n, least=1))
+        except Exception:
+            await before_refusal()
+            raise
 
     @trio.lowlevel.enable_ki_protection
     async def reload(self, *, overlap: bool = True) -> None:
@@ -365,9 +430,14 @@ class Pool:
                 stay; without ``overlap``, this one's slot tries again by itself.
             trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
         """
-        if not isinstance(overlap, bool):
-            raise TypeError(f"overlap must be True or False, was {overlap!r}")
-        await self._supervisor.scaling.reload(overlap=overlap)
+        check_in_trio()
+        try:
+            if not isinstance(overlap, bool):
+                raise TypeError(f"overlap must be True or False, was {overlap!r}")
+            await self._supervisor.scaling.reload(overlap=overlap)
+        except Exception:
+            await before_refusal()
+            raise
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool does at this moment, in numbers that do not change any more.

@@ -190,10 +190,21 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
     """
 
     _request: StreamRequest
+    _is_read: bool
+    _is_closed: bool
 
-    def __init__(self) -> None:
-        self._is_read = False
-        self._is_closed = False
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise TypeError(
+            "only the library makes a ChunkChannel: "
+            "async with pool.stream(App.action, ...) as chunks: ..."
+        )
+
+    @classmethod
+    def _made(cls, request: StreamRequest) -> ChunkChannel[T_co]:
+        chunks = cls.__new__(cls)
+        chunks._request = request
+        chunks._is_read = chunks._is_closed = False
+        return chunks
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._request.arrived)} chunks arrived"
@@ -224,8 +235,10 @@ class ChunkChannel(trio.abc.ReceiveChannel[T_co]):
     async def _next(self, end: type[BaseException]) -> T_co:
         request = self._request
         if self._is_read:
+            await trio.lowlevel.checkpoint()
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._is_closed:
+            await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("the block of this stream has been left")
         arrived = request.arrived
         self._is_read = True
@@ -285,21 +298,30 @@ def _no_end(error: BaseException) -> RemoteError:
 class StreamManager(Generic[T]):
     """The block of one stream."""
 
-    def __init__(self, accept: Callable[[], Any]) -> None:
+    _accept: Callable[[], Any] | None
+    _chunks: ChunkChannel[T]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise TypeError(
+            "only the library makes a StreamManager: async with pool.stream(App.action, ...): ..."
+        )
+
+    @classmethod
+    def _made(cls, accept: Callable[[], Any]) -> StreamManager[T]:
         """``accept`` is called on entry, and returns the request when it has been accepted."""
-        self._accept: Callable[[], Any] | None = accept
-        self._chunks: ChunkChannel[T]
+        manager = cls.__new__(cls)
+        manager._accept = accept
+        return manager
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> ChunkChannel[T]:
         if self._accept is None:
+            await trio.lowlevel.checkpoint()
             raise RuntimeError(
                 "this stream has been entered already: call pool.stream(...) once for each block"
             )
         accept, self._accept = self._accept, None
-        request = await accept()
-        self._chunks = ChunkChannel()
-        self._chunks._request = request
+        self._chunks = ChunkChannel._made(await accept())
         return self._chunks
 
     @trio.lowlevel.enable_ki_protection
