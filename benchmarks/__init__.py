@@ -1,6 +1,7 @@
 """The benchmark: ``python -m benchmarks [--quick]``. Needs the extra ``bench``.
 
-Besides it there is the chaos run, ``python -m benchmarks chaos``: see `benchmarks.chaos`.
+Besides it there is the chaos run, ``python -m benchmarks chaos``: see `benchmarks.chaos`; and
+``python -m benchmarks held``, of how long single steps hold the event loop: see `benchmarks.held`.
 
 The map.
 

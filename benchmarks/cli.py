@@ -17,6 +17,7 @@ from .catalogue import SCENARIOS
 from .chaos.cli import main as chaos
 from .crash import measure_crash
 from .display import open_display
+from .held.cli import main as held
 from .leaving import measure_leaving
 from .loop import measure_loop
 from .record import Run, default_path, write
@@ -60,7 +61,8 @@ def parse(argv: Sequence[str]) -> Choice:
         description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
         "beside the peers, streams, limits, what a pool bears for months, and the costs of "
         "starting, crashing, leaving, waiting and many slots.",
-        epilog="python -m benchmarks chaos --help: workers that die at full speed, instead.",
+        epilog="Instead: python -m benchmarks chaos --help, workers that die at full speed; "
+        "python -m benchmarks held --help, how long single steps hold the event loop.",
     )
     names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument(
@@ -155,10 +157,12 @@ async def measure(choice: Choice, run: Run, display: Display) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark, or chaos; return 1 if any request of a scenario failed."""
+    """Run the benchmark, or another mode; return 1 if any request of a scenario failed."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["chaos"]:
         return chaos(argv[1:])
+    if argv[:1] == ["held"]:
+        return held(argv[1:])
     choice = parse(argv)
     console = open_console()
     started = datetime.now().astimezone().replace(tzinfo=None)

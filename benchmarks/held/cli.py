@@ -1,0 +1,76 @@
+"""Arguments of ``python -m benchmarks held``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..arguments import count, open_console
+from ..display import open_display
+from ..record import default_path, write
+from .catalogue import rows
+from .report import held_record, held_table, over_in_words
+from .run import measure_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .event import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to measure."""
+
+    rows: list[Row]
+    rounds: int
+    is_list: bool
+    output: Path | None
+
+
+def parse(argv: Sequence[str]) -> Choice:
+    """Return what the command line chooses."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks held",
+        description="The CPU time of the longest step of the event loop, while payloads cross and "
+        "things happen to pools where many requests wait. Exits with 1 if a step takes longer "
+        "than it may.",
+    )
+    parser.add_argument(
+        "row", nargs="*", metavar="ROW", help="only these; the beginning of a name chooses several"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes and one round each")
+    parser.add_argument("--rounds", type=count, help="of each row; default: 5")
+    parser.add_argument("--list", action="store_true", help="print only what rows there are")
+    parser.add_argument(
+        "--output", type=Path, help="the JSON; default: benchmarks/results/<timestamp>-held.json"
+    )
+    args = parser.parse_args(argv)
+    try:
+        chosen = rows(args.row, quick=args.quick)
+    except LookupError as error:
+        parser.error(f"no row {error.args[0]!r}; --list prints their names")
+    rounds = args.rounds or (1 if args.quick else 5)
+    return Choice(chosen, rounds, args.list, args.output)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure; return 1 if anything is over its limit."""
+    choice = parse(argv)
+    console = open_console()
+    if choice.is_list:
+        for row in choice.rows:
+            console.print(f"{row.name:26}{row.what}", highlight=False)
+        return 0
+    started = datetime.now().astimezone().replace(tzinfo=None)
+    with open_display(console) as display:
+        measure_all(choice.rows, choice.rounds, display)
+    console.print(held_table(choice.rows))
+    console.print(over_in_words(choice.rows), highlight=False, soft_wrap=True)
+    path = choice.output or default_path(started, "-held")
+    write(held_record(choice.rows, started), path)
+    console.print(f"written to {path}", soft_wrap=True)
+    return int(any(row.is_over for row in choice.rows))

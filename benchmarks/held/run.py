@@ -1,0 +1,36 @@
+"""Rounds of events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..display import Display
+    from .event import Row
+
+
+def measure(row: Row, rounds: int, display: Display) -> None:
+    """Play a row's event so many times, each in a run of trio of its own."""
+    rounds = min(rounds, row.event.rounds)
+    stage = display.stage(row.name, rounds)
+    for _ in range(rounds):
+        watch = Watch()
+        try:
+            trio.run(row.event.play, watch, row.size)
+        except ModuleNotFoundError as error:  # of what is measured only where it is installed
+            row.error = str(error)
+        else:
+            row.add(watch)
+        stage.advance()
+
+
+def measure_all(rows: Sequence[Row], rounds: int, display: Display) -> None:
+    """Measure one row after the other."""
+    for row in rows:
+        measure(row, rounds, display)

@@ -1,0 +1,144 @@
+"""The instrument, and a task that only takes its turns."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import asynccontextmanager, contextmanager
+from os.path import sep
+from time import perf_counter, thread_time
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+LOOK_SECONDS = 0.002
+STEADY_LOOKS = 50
+"""So often the same, and the pool has settled: a tenth of a second."""
+
+PATIENCE = 300
+BETWEEN = "between steps"
+
+
+class Watch(trio.abc.Instrument):
+    """Measures one event.
+
+    Attributes:
+        step: the CPU seconds of the longest step.
+        where: whose step it was.
+        gap: the wall seconds of the longest pause between two turns of a task that is always
+            ready to run.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0.0
+        self.where = ""
+        self.gap = 0.0
+        # Since when CPU time is counted; None while it is not.
+        self._since: float | None = None
+
+    # trio's hooks
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count what went on since the last step."""
+        self._count(None)
+        self._since = thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count the step."""
+        if "SimWorker" not in task.name:
+            self._count(task)
+        self._since = thread_time()
+
+    def _count(self, task: trio.lowlevel.Task | None) -> None:
+        if self._since is None:
+            return
+        step = thread_time() - self._since
+        if step > self.step:
+            self.step = step
+            self.where = BETWEEN if task is None else place(task)
+
+    # Spans
+
+    @asynccontextmanager
+    async def span(self) -> AsyncIterator[None]:
+        """Measure the block."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_turns)
+            gc.collect()
+            gc.disable()
+            await trio.sleep(10 * LOOK_SECONDS)  # the pause for the collector is not counted
+            trio.lowlevel.add_instrument(self)
+            self.gap = 0.0
+            self._since = thread_time()
+            try:
+                yield
+                await trio.sleep(10 * LOOK_SECONDS)
+            finally:
+                self._count(trio.lowlevel.current_task())
+                self._since = None
+                trio.lowlevel.remove_instrument(self)
+                gc.enable()
+                nursery.cancel_scope.cancel()
+
+    async def _take_turns(self) -> None:
+        last = perf_counter()
+        while True:
+            await trio.lowlevel.checkpoint()
+            now = perf_counter()
+            self.gap = max(self.gap, now - last)
+            last = now
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Do what the benchmark needs and the event does not, in the middle of a step."""
+        if self._since is not None:
+            self._count(trio.lowlevel.current_task())
+        yield
+        if self._since is not None:
+            self._since = thread_time()
+
+    async def settled(self, look: Callable[[], object]) -> None:
+        """Wait until what is looked at has stopped changing.
+
+        Raises:
+            trio.TooSlowError: it never does.
+        """
+        last, looks = None, 0
+        with trio.fail_after(PATIENCE):
+            while looks < STEADY_LOOKS:
+                with self.uncounted():
+                    now = look()
+                looks = looks + 1 if now == last else 0
+                last = now
+                await trio.sleep(LOOK_SECONDS)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition.
+
+        Raises:
+            trio.TooSlowError: it never holds.
+        """
+        with trio.fail_after(PATIENCE):
+            while True:
+                with self.uncounted():
+                    holds = condition()
+                if holds:
+                    return
+                await trio.sleep(LOOK_SECONDS)
+
+
+def place(task: trio.lowlevel.Task) -> str:
+    """Return the function of a task, and the innermost of the pool in which it is waiting now."""
+    inner = ""
+    coro: object = task.coro
+    while coro is not None:
+        code = getattr(coro, "cr_code", None) or getattr(coro, "ag_code", None)
+        if code is not None and f"{sep}trio_dirty{sep}" in code.co_filename:
+            inner = code.co_qualname
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
+    outer = "caller"
+    if task.name.startswith("trio"):
+        outer = ".".join(task.name.split(".")[-2:])
+    return outer if outer == inner or not inner else f"{outer}, at {inner}"
