@@ -123,19 +123,25 @@ class Chunks:
     async def __call__(self, watch: Watch, size: int) -> None:
         """Read all of them."""
         kept: list[object] = []
-        async with opened() as pool, watch.span():
-            async with pool.stream(Payloads.chunks, self.kind, size, self.number) as chunks:
-                async for chunk in chunks:
-                    kept.append(chunk)
+        async with (
+            opened() as pool,
+            watch.span(),
+            pool.stream(Payloads.chunks, self.kind, size, self.number) as chunks,
+        ):
+            async for chunk in chunks:
+                kept.append(chunk)
         assert len(kept) == self.number
 
 
 async def many_chunks(watch: Watch, size: int) -> None:
     """Read so many small chunks."""
-    async with opened() as pool, watch.span():
-        async with pool.stream(Payloads.chunks, "bytes", 10, size) as chunks:
-            async for _ in chunks:
-                pass
+    async with (
+        opened() as pool,
+        watch.span(),
+        pool.stream(Payloads.chunks, "bytes", 10, size) as chunks,
+    ):
+        async for _ in chunks:
+            pass
 
 
 async def flood(watch: Watch, size: int) -> None:
@@ -154,12 +160,15 @@ async def block(watch: Watch, size: int) -> None:
 
 async def served_block(watch: Watch, size: int) -> None:
     """Leave a pool of one process where so many callers wait for no-ops."""
-    async with trio.open_nursery() as callers, watch.span():
-        async with open_pool([Work], workers=1) as pool:
-            with watch.uncounted():
-                for _ in range(size):
-                    callers.start_soon(call_noop, pool)
-            await trio.lowlevel.checkpoint()
+    async with (
+        trio.open_nursery() as callers,
+        watch.span(),
+        open_pool([Work], workers=1) as pool,
+    ):
+        with watch.uncounted():
+            for _ in range(size):
+                callers.start_soon(call_noop, pool)
+        await trio.lowlevel.checkpoint()
 
 
 async def call_noop(pool: Pool) -> None:

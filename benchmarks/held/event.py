@@ -68,12 +68,12 @@ class Row:
     @property
     def size_in_words(self) -> str:
         """The size with its unit: ``50k``, ``1MB``."""
-        size, prefix = float(self.size), ""
-        for prefix in ("", "k", "M"):
-            if size < 1000:
-                break
-            size /= 1000
-        return f"{size:.3g}{prefix}{self.event.unit}"
+        size, unit = self.size, self.event.unit
+        if size < 1000:
+            return f"{size}{unit}"
+        if size < 1_000_000:
+            return f"{size / 1000:.3g}k{unit}"
+        return f"{size / 1_000_000:.3g}M{unit}"
 
     @property
     def what(self) -> str:

@@ -29,10 +29,12 @@ class Crash:
 
     async def __call__(self, watch: Watch, size: int) -> None:
         """Kill the first one, and wait until another has its place."""
-        async with crowd(watch, size * self.workers, workers=self.workers) as found:
-            async with watch.span():
-                found.engine.crash(0)
-                await found.settled()
+        async with (
+            crowd(watch, size * self.workers, workers=self.workers) as found,
+            watch.span(),
+        ):
+            found.engine.crash(0)
+            await found.settled()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,12 @@ async def statistics_of_many(watch: Watch, size: int) -> None:
 
 async def broadcast(watch: Watch, size: int) -> None:
     """Call each worker of a pool of so many."""
-    async with open_pool([Work], workers=size, engine=SimEngine(Endless())) as pool:
-        async with watch.span():
-            for _ in range(TIMES):
-                await pool.broadcast(Work.noop)
+    async with (
+        open_pool([Work], workers=size, engine=SimEngine(Endless())) as pool,
+        watch.span(),
+    ):
+        for _ in range(TIMES):
+            await pool.broadcast(Work.noop)
 
 
 async def cancel_broadcast(watch: Watch, size: int) -> None:
