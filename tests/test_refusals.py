@@ -147,7 +147,7 @@ def test_a_refused_call_is_a_checkpoint_and_leaves_nothing(state, error, call):
                 await call(pool)
             assert scope.cancelled_caught
             await trio.testing.wait_all_tasks_blocked()
-            assert pool.statistics() == before
+            assert repr(pool.statistics()) == repr(before)  # nan differs from nan
             accepted = len(log.of("request_accepted")) - len(log.of("request_ended"))
             assert accepted == before.running
 
