@@ -137,8 +137,10 @@ def test_rows_that_are_over_their_limits_are_named() -> None:
     assert over_in_words([under, over]) == "1 of 2 rows are over their limits: name-2M"
     assert over_in_words([under]) == "none of 1 rows is over its limit"
     assert held_table([under, over]).row_count == 2
-    free = Row(Event("control", "what {}", (1,), 1, nothing, limit=None), 1, [1000.0], [1.0])
-    assert not free.is_over
+    controlled = Row(event, 1, [100.0, 90.0], [81.0, 60.0])
+    assert controlled.own == [19.0, 30.0]
+    assert controlled.is_over
+    assert not Row(event, 1, [100.0], [81.0]).is_over
 
 
 CHOSEN = [
@@ -146,9 +148,7 @@ CHOSEN = [
     "crash-alone",
     "crash-keys",
     "cancel",
-    "control-cancel",
     "deadlines",
-    "control-deadlines",
     "leave-cancelled",
     "leave-cancelled-all",
     "leave",

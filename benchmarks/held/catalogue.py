@@ -114,13 +114,21 @@ def _happening() -> list[Event]:
             happening.CrashOfKeys(),
         ),
         Event("fail", "the only slot fails, {} waiting", many, few, happening.fail, rounds=2),
-        Event("cancel", "{} callers are cancelled at once", many, few, happening.cancel),
-        Event("control-cancel", "trio alone: {} tasks", many, few, control.cancel, limit=None),
         Event(
-            "deadlines", "deadlines of {} callers expire at once", many, few, happening.deadlines
+            "cancel",
+            "{} callers are cancelled at once",
+            many,
+            few,
+            happening.cancel,
+            control=control.cancel,
         ),
         Event(
-            "control-deadlines", "trio alone: {} tasks", many, few, control.deadlines, limit=None
+            "deadlines",
+            "deadlines of {} callers expire at once",
+            many,
+            few,
+            happening.deadlines,
+            control=control.deadlines,
         ),
         Event(
             "leave-cancelled",
@@ -135,6 +143,7 @@ def _happening() -> list[Event]:
             many,
             few,
             happening.LeaveCancelled(with_callers=True),
+            control=control.cancel,
         ),
         Event(
             "leave", "leaving a pool, its grace_period over, {} waiting", many, few, happening.leave

@@ -13,13 +13,22 @@ if TYPE_CHECKING:
 
 async def cancel(watch: Watch, size: int) -> None:
     """Cancel so many tasks at once that only sleep."""
-    async with trio.open_nursery() as sleepers:
+    async with trio.open_nursery() as nursery:
+        sleepers: trio.Nursery = await nursery.start(hold_nursery)
         for _ in range(size):
             sleepers.start_soon(trio.sleep_forever)
         await trio.lowlevel.checkpoint()
         async with watch.span():
             sleepers.cancel_scope.cancel()
             await watch.until(lambda: not sleepers.child_tasks)
+        nursery.cancel_scope.cancel()
+
+
+async def hold_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Hold a nursery open whose cancellation cancels nobody but its tasks."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 async def deadlines(watch: Watch, size: int) -> None:

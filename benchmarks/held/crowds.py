@@ -13,6 +13,7 @@ from trio_dirty import DirtyError, open_pool
 from trio_dirty.testing import Boot, Call, Plan, SimEngine, Turn
 
 from ..work import Work
+from .control import hold_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,7 +91,14 @@ async def crowd(
     """
     engine = SimEngine(Endless(boots=boots))
     async with AsyncExitStack() as stack:
-        callers = await stack.enter_async_context(trio.open_nursery())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        callers: trio.Nursery = await nursery.start(hold_nursery)
+
+        async def end() -> None:
+            await watch.until(lambda: not callers.child_tasks)
+            nursery.cancel_scope.cancel()
+
+        stack.push_async_callback(end)
         scope = stack.enter_context(trio.CancelScope())
         pool = await stack.enter_async_context(
             open_pool([Work], workers=workers, engine=engine, grace_period=0, **options)
@@ -103,6 +111,7 @@ async def crowd(
         yield found
         if not scope.cancel_called:
             callers.cancel_scope.cancel()
+            await watch.until(lambda: not callers.child_tasks)
 
 
 def _accepted(pool: Pool) -> int:

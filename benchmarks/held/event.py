@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 LIMIT_MS = 20.0
-"""What the pool promises, and what every row is held to that is not told otherwise."""
+"""What the pool promises, and what every row is held to."""
 
 Play: TypeAlias = "Callable[[Watch, int], Awaitable[None]]"
 """Has an event of some size happen, and measures it once."""
@@ -28,7 +28,7 @@ class Event:
         quick: the one size that it has with ``--quick``.
         play: has it happen.
         unit: of the sizes; they are shown in thousands or millions of it.
-        limit: of the longest step, in milliseconds; None for what is only compared with.
+        control: the same without a pool: what trio itself takes for it is not the pool's.
         rounds: at most so many; what takes long is played less often.
     """
 
@@ -38,7 +38,7 @@ class Event:
     quick: int
     play: Play
     unit: str = ""
-    limit: float | None = LIMIT_MS
+    control: Play | None = None
     rounds: int = 5
 
 
@@ -48,6 +48,7 @@ class Row:
 
     Attributes:
         steps: of each round the longest step, in milliseconds.
+        bare: the same of each round's control, if there is one.
         gaps: of each round the longest gap, in milliseconds.
         where: whose step the longest of all was.
         error: why it could not be measured, if it could not.
@@ -56,6 +57,7 @@ class Row:
     event: Event
     size: int
     steps: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     where: str = ""
     error: str = ""
@@ -81,18 +83,26 @@ class Row:
         return self.event.what.format(self.size_in_words)
 
     @property
-    def is_over(self) -> bool:
-        """Whether a step took longer than it may."""
-        limit = self.event.limit
-        return limit is not None and bool(self.steps) and max(self.steps) > limit
+    def own(self) -> list[float]:
+        """Of each round what the pool's part of the longest step was, in milliseconds."""
+        if not self.bare:
+            return self.steps
+        return [step - bare for step, bare in zip(self.steps, self.bare, strict=True)]
 
-    def add(self, watch: Watch) -> None:
-        """Take note of a round."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the pool's part of a step took longer than it may."""
+        return bool(self.steps) and max(self.own) > LIMIT_MS
+
+    def add(self, watch: Watch, control: Watch | None = None) -> None:
+        """Take note of a round, and of its control."""
         step = 1000 * watch.step
         if not self.steps or step > max(self.steps):
             self.where = watch.where
         self.steps.append(step)
         self.gaps.append(1000 * watch.gap)
+        if control is not None:
+            self.bare.append(1000 * control.step)
 
     def record(self) -> dict[str, object]:
         """Return it as the JSON has it."""
@@ -100,8 +110,9 @@ class Row:
             "name": self.name,
             "event": self.event.name,
             "size": self.size,
-            "limit_ms": self.event.limit,
+            "limit_ms": LIMIT_MS,
             "step_ms": self.steps,
+            "bare_ms": self.bare,
             "median_ms": median(self.steps) if self.steps else None,
             "gap_ms": self.gaps,
             "where": self.where,

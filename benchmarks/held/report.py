@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..record import machine
 from ..report import verdict
+from .event import LIMIT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "step: CPU time of the loop's thread in the longest step of a task, or between steps, of each "
-    "round. gap: wall time between two turns of a task that is always ready; it tells of threads "
-    "that hold the interpreter lock, where the machine is quiet, and of how many tasks became "
-    "ready at once."
+    "round. trio alone: the same for as many tasks that only sleep; the pool's part is what it "
+    "takes beyond that. gap: wall time between two turns of a task that is always ready; it tells "
+    "of threads that hold the interpreter lock, where the machine is quiet, and of how many tasks "
+    "became ready at once."
 )
 
 
@@ -28,25 +30,23 @@ def held_table(rows: Sequence[Row]) -> Table:
     """Return all rows."""
     table = Table(title="Longest steps", caption=CAPTION)
     table.add_column("row", no_wrap=True)
-    for column in ("step ms, median", "worst", "at most"):
+    for column in ("step ms, median", "worst", "trio alone", "at most"):
         table.add_column(column, justify="right")
     table.add_column("reached")
     for column in ("gap ms, median", "worst"):
         table.add_column(column, justify="right")
     table.add_column("whose step")
     for row in rows:
-        event = row.event
         if not row.steps:
-            table.add_row(row.name, "", "", "", "", "", "", row.error)
+            table.add_row(row.name, *[""] * 7, row.error)
             continue
-        limit = "" if event.limit is None else f"{event.limit:.0f}"
-        reached = None if event.limit is None else not row.is_over
         table.add_row(
             row.name,
             f"{median(row.steps):.1f}",
             f"{max(row.steps):.1f}",
-            limit,
-            verdict(reached),
+            f"{median(row.bare):.1f}" if row.bare else "",
+            f"{LIMIT_MS:.0f}",
+            verdict(not row.is_over),
             f"{median(row.gaps):.1f}",
             f"{max(row.gaps):.1f}",
             row.where,

@@ -20,13 +20,16 @@ def measure(row: Row, rounds: int, display: Display) -> None:
     rounds = min(rounds, row.event.rounds)
     stage = display.stage(row.name, rounds)
     for _ in range(rounds):
-        watch = Watch()
+        watch, control = Watch(), None
         try:
             trio.run(row.event.play, watch, row.size)
         except ModuleNotFoundError as error:  # of what is measured only where it is installed
             row.error = str(error)
         else:
-            row.add(watch)
+            if row.event.control is not None:
+                control = Watch()
+                trio.run(row.event.control, control, row.size)
+            row.add(watch, control)
         stage.advance()
 
 

@@ -135,7 +135,7 @@ def place(task: trio.lowlevel.Task) -> str:
     coro: object = task.coro
     while coro is not None:
         code = getattr(coro, "cr_code", None) or getattr(coro, "ag_code", None)
-        if code is not None and f"{sep}trio_dirty{sep}" in code.co_filename:
+        if code is not None and "trio_dirty" in code.co_filename.split(sep)[-2:]:
             inner = code.co_qualname
         coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
     outer = "caller"
