@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 from time import perf_counter, thread_time
 
 import pytest
 import trio
+from rich.console import Console
 from scripts.harness import PATIENCE, environment, kill_session
 
 import trio_dirty
+from benchmarks.display import open_display
 from benchmarks.held.catalogue import EVENTS, rows
 from benchmarks.held.cli import parse
 from benchmarks.held.event import Event, Row
 from benchmarks.held.payloads import MAKERS
 from benchmarks.held.report import held_table, over_in_words
+from benchmarks.held.run import measure_all
 from benchmarks.held.watch import BETWEEN, Watch
 
 LONG = 0.1
@@ -31,6 +35,10 @@ def burn() -> None:
 
 async def nothing(watch: Watch, size: int) -> None:
     """For an event that does not happen."""
+
+
+async def failure(watch: Watch, size: int) -> None:
+    raise ExceptionGroup("", [OSError("no such file")])
 
 
 async def test_a_long_step_of_a_task_is_found() -> None:
@@ -137,10 +145,21 @@ def test_rows_that_are_over_their_limits_are_named() -> None:
     assert over_in_words([under, over]) == "1 of 2 rows are over their limits: name-2M"
     assert over_in_words([under]) == "none of 1 rows is over its limit"
     assert held_table([under, over]).row_count == 2
+    failed = Row(event, 3, error="OSError: [text] no such file")
+    assert over_in_words([under, failed]).endswith("; not measured: name-3")
+    assert held_table([failed]).row_count == 1
     controlled = Row(event, 1, [100.0, 90.0], [81.0, 60.0])
     assert controlled.own == [19.0, 30.0]
     assert controlled.is_over
     assert not Row(event, 1, [100.0], [81.0]).is_over
+
+
+def test_an_event_that_fails_ends_no_other() -> None:
+    found = [Row(Event(play.__name__, "{}", (1,), 1, play), 1) for play in (failure, nothing)]
+    with open_display(Console(file=StringIO())) as display:
+        measure_all(found, 2, display)
+    assert [row.error for row in found] == ["OSError: no such file", ""]
+    assert [len(row.steps) for row in found] == [0, 2]
 
 
 CHOSEN = [
@@ -200,6 +219,7 @@ async def test_a_quick_run_measures_every_row_that_is_chosen(tmp_path: Path) -> 
     assert set(measured) == {row.name for row in rows(CHOSEN, quick=True)}
     for name, row in measured.items():
         assert f"│ {name} " in output
+        assert row["error"] == ""
         assert len(row["step_ms"]) == len(row["gap_ms"]) == 1, row
         assert row["step_ms"][0] > 0
         assert row["where"]

@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> Choice:
         prog="python -m benchmarks held",
         description="The CPU time of the longest step of the event loop, while payloads cross and "
         "things happen to pools where many requests wait. Exits with 1 if a step takes longer "
-        "than it may.",
+        "than it may, or an event fails.",
     )
     parser.add_argument(
         "row", nargs="*", metavar="ROW", help="only these; the beginning of a name chooses several"
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> Choice:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; return 1 if anything is over its limit."""
+    """Measure; return 1 if anything is over its limit, or has failed."""
     choice = parse(argv)
     console = open_console()
     if choice.is_list:
@@ -73,4 +73,4 @@ def main(argv: Sequence[str]) -> int:
     path = choice.output or default_path(started, "-held")
     write(held_record(choice.rows, started), path)
     console.print(f"written to {path}", soft_wrap=True)
-    return int(any(row.is_over for row in choice.rows))
+    return int(any(row.is_over or row.error for row in choice.rows))

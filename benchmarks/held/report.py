@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..record import machine
@@ -37,8 +38,8 @@ def held_table(rows: Sequence[Row]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("whose step")
     for row in rows:
-        if not row.steps:
-            table.add_row(row.name, *[""] * 7, row.error)
+        if row.error:
+            table.add_row(row.name, *[""] * 7, escape(row.error))
             continue
         table.add_row(
             row.name,
@@ -55,11 +56,13 @@ def held_table(rows: Sequence[Row]) -> Table:
 
 
 def over_in_words(rows: Sequence[Row]) -> str:
-    """Say which rows have steps that took longer than they may."""
+    """Say which rows have steps that took longer than they may, and which have failed."""
     over = [row.name for row in rows if row.is_over]
-    if not over:
-        return f"none of {len(rows)} rows is over its limit"
-    return f"{len(over)} of {len(rows)} rows are over their limits: {', '.join(over)}"
+    text = f"none of {len(rows)} rows is over its limit"
+    if over:
+        text = f"{len(over)} of {len(rows)} rows are over their limits: {', '.join(over)}"
+    failed = [row.name for row in rows if row.error]
+    return text + (f"; not measured: {', '.join(failed)}" if failed else "")
 
 
 def held_record(rows: Sequence[Row], started: datetime) -> dict[str, Any]:

@@ -23,14 +23,20 @@ def measure(row: Row, rounds: int, display: Display) -> None:
         watch, control = Watch(), None
         try:
             trio.run(row.event.play, watch, row.size)
-        except ModuleNotFoundError as error:  # of what is measured only where it is installed
-            row.error = str(error)
-        else:
             if row.event.control is not None:
                 control = Watch()
                 trio.run(row.event.control, control, row.size)
-            row.add(watch, control)
+        except Exception as error:
+            row.error = _in_words(error)
+            return
+        row.add(watch, control)
         stage.advance()
+
+
+def _in_words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def measure_all(rows: Sequence[Row], rounds: int, display: Display) -> None:
