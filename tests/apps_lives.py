@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import resource
@@ -178,3 +179,26 @@ class SecondHangs(Lasting):
         log(str(os.getpid()))
         if len(Path(os.environ["BAD_LOG"]).read_text().splitlines()) > 1:
             time.sleep(600)
+
+
+class Flushes(Lasting):
+    """Has more to do when it is closed: in an exit handler, or in a thread that is left."""
+
+    def flush_at_exit(self, gate: Gate) -> int:
+        atexit.register(self._flush, gate)
+        return os.getpid()
+
+    def flush_in_thread(self, gate: Gate) -> int:
+        self.closed = threading.Event()
+        threading.Thread(target=self._flush, args=[gate, self.closed]).start()
+        return os.getpid()
+
+    def close(self) -> None:
+        if hasattr(self, "closed"):
+            self.closed.set()
+
+    def _flush(self, gate: Gate, closed: threading.Event | None = None) -> None:
+        if closed is not None:
+            closed.wait()
+        gate.come(os.getpid())
+        log(f"flushed {os.getpid()}")

@@ -3,7 +3,9 @@
 import logging
 import os
 import pickle
+import secrets
 import signal
+import threading
 
 import pytest
 import trio
@@ -11,7 +13,7 @@ import trio.lowlevel
 import trio.testing
 from apps_bad import DoesNotUnpickle, ExitsWhenUnpickled
 
-from trio_dirty import AppLoadError, RemoteError, WorkerInfo, _wire as wire
+from trio_dirty import AppLoadError, RemoteError, WorkerInfo, _processes, _wire as wire
 from trio_dirty._credit import CHUNKS_AHEAD
 from trio_dirty._engine import Blueprint, Chunks
 from trio_dirty._lane import CANCELLED, SOFT_TIMEOUT
@@ -394,3 +396,51 @@ async def test_cancelling_the_block_ends_the_worker(engine):
             scope.cancel()
             await trio.sleep_forever()
     assert worker.exit().exitcode == -9
+
+
+async def test_a_turn_to_start_is_kept_until_the_worker_has_connected(monkeypatch):
+    monkeypatch.setattr(_processes, "STARTS_AT_ONCE", 1)
+    engine = ProcessEngine()
+    second_is_in = trio.Event()
+
+    async def start_second():
+        async with engine.start(blueprint(6)) as worker:
+            second_is_in.set()
+            await worker.boot(paths())
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery, engine.start(blueprint()) as worker:
+            nursery.start_soon(start_second)
+            with trio.move_on_after(0):
+                async with engine.start(blueprint(7)):
+                    raise AssertionError("it was not its turn")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not second_is_in.is_set()
+            await worker.boot(paths())
+            await second_is_in.wait()
+
+
+@pytest.mark.parametrize("end", ["leaves", "cannot connect", "never connects"])
+async def test_a_turn_to_start_is_given_back_at_the_end_of_one_that_never_connects(
+    monkeypatch, end
+):
+    monkeypatch.setattr(_processes, "STARTS_AT_ONCE", 1)
+    engine = ProcessEngine()
+    with trio.fail_after(30):
+        async with engine.start(blueprint()) as worker:
+            if end == "cannot connect":
+                monkeypatch.setattr(secrets, "token_bytes", lambda size: threading.Lock())
+                with pytest.raises(AppLoadError, match="could not start: its job raised TypeError"):
+                    await worker.boot(paths())
+                monkeypatch.undo()
+            elif end == "never connects":
+                monkeypatch.setattr(_processes, "accept_worker", never_accept)
+                with trio.move_on_after(0.1):
+                    await worker.boot(paths())
+                monkeypatch.undo()
+        async with engine.start(blueprint(6)) as worker:
+            await worker.boot(paths())
+
+
+async def never_accept(listener, token, pid):
+    await trio.sleep_forever()

@@ -384,8 +384,8 @@ async def test_threads_left_behind_disturb_nothing(same_worker: Pool) -> None:
     assert await same_worker.run_sync(Bad.leave_threads) >= 6
 
 
-async def test_leaving_the_pool_does_not_wait_for_threads() -> None:
-    async with open_pool([Bad], workers=1) as pool:
+async def test_leaving_the_pool_waits_for_threads_within_grace_period() -> None:
+    async with open_pool([Bad], workers=1, grace_period=0.5) as pool:
         pid = await pool.run_sync(Bad.pid)
         await pool.run_sync(Bad.leave_threads)
         left = trio.current_time()

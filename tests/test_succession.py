@@ -1,6 +1,8 @@
 """Workers that succeed each other in a slot, on simulated workers and trio's clock."""
 
 import math
+import re
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -529,3 +531,75 @@ async def test_a_held_stream_leaves_no_stopped_worker_to_its_timeout(autojump_cl
         with pytest.raises(WorkerCrashedError):
             await pool.run_sync(Counter.nap, 100_000)
         assert trio.current_time() < 10
+
+
+# The wait for a turn to start
+
+
+class TakesTurns(SimEngine):
+    """Lets so many workers start as it is told to."""
+
+    def __init__(self, plan=None, turns=0):
+        super().__init__(plan)
+        self.turns = trio.Semaphore(turns)
+
+    @asynccontextmanager
+    async def start(self, blueprint):
+        await self.turns.acquire()
+        async with super().start(blueprint) as worker:
+            yield worker
+
+
+async def test_boot_timeout_does_not_count_the_wait_for_a_turn_to_start(autojump_clock):
+    engine = TakesTurns(Naps())
+
+    async def give_turns():
+        for _ in range(6):
+            await trio.sleep(100)
+            engine.turns.release()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give_turns)
+        async with open_pool([Counter], workers=3, boot_timeout=2, engine=engine) as pool:
+            assert trio.current_time() == 301
+            await pool.reload()
+            assert trio.current_time() == 601
+
+
+async def test_a_worker_that_waits_for_its_turn_holds_up_nobody_who_leaves(autojump_clock):
+    engine, log = TakesTurns(Naps(), turns=2), EventLog()
+    async with open_pool([Counter], workers=1, engine=engine, instruments=[log]) as pool:
+        assert started(log) == [(0, 0, 0)]
+        await pool.resize(2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.resize, 4)
+            await settle()
+            await pool.resize(1)
+            nursery.start_soon(pool.resize, 3)
+            await settle()
+            nursery.cancel_scope.cancel()
+        engine.crash(0)
+        await settle()
+        assert [worker.state for worker in pool.statistics().workers].count("booting") >= 1
+    assert trio.current_time() < 10
+    assert len(started(log)) == len(log.of("worker_exited")) == 2
+
+
+# The end of those that do not end
+
+
+@pytest.mark.parametrize("attempt", range(20))
+async def test_a_worker_that_does_not_close_is_told_of_once_when_the_pool_is_left(
+    attempt, autojump_clock, caplog
+):
+    engine = SimEngine(Naps())
+    async with open_pool([Counter], workers=3, grace_period=5, engine=engine):
+        engine.stall(0)
+        engine.stall(2)
+    assert trio.current_time() == 6
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert len(told) == 2
+    for text, slot in zip(told, (0, 2), strict=True):
+        end = "did not close within grace_period, and is killed"
+        assert re.fullmatch(rf"slot {slot}: worker \d, process \d+, {end}", text)

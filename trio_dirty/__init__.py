@@ -35,6 +35,7 @@ Perform: trio. Each task has one job.
     _incarnation one worker of a slot, from its taking over to the settlement of what it leaves
     _engine      the contract of what starts workers
     _processes   the engine whose workers are processes
+    _job         the process of a worker, and the one long job that it runs
     _frames      the pool's end of a worker's socket
     _handshake   where a worker connects to, and how it proves who it is
     _nursery     a nursery for tasks that serve a block

@@ -45,7 +45,7 @@ class Exit:
     Attributes:
         pid: its process.
         exitcode: as of `multiprocessing.Process`: negative is a signal's number; None
-            where somebody else in the program has collected it.
+            where the program ignores SIGCHLD, or something else in it has collected it.
         reason: why the engine has killed it, if it has done that by itself.
     """
 
@@ -61,7 +61,10 @@ class Exit:
 def describe_exit(exitcode: int | None) -> str:
     """Say how a process died."""
     if exitcode is None:
-        return "died; its exit code is unknown, since something else in the program collected it"
+        return (
+            "died; its exit code is unknown, since the program ignores SIGCHLD or has collected it "
+            "elsewhere"
+        )
     if exitcode < 0:
         try:
             return f"was killed by {signal.Signals(-exitcode).name}"
@@ -184,7 +187,8 @@ class Worker(ABC):
         """Have the worker read at once, in the middle of an action, what it has been sent.
 
         An INTERRUPT frame is then raised in the action that it names. A worker that is stopped
-        does so when it goes on.
+        does so when it goes on. Where the program may not signal its workers, an action is
+        interrupted when it next asks whether it is cancelled.
         """
 
     @abstractmethod
@@ -193,6 +197,10 @@ class Worker(ABC):
 
         What it has answered until then can be received, and nothing else begins or ends
         before `release`. It may be killed meanwhile.
+
+        Where the program may not stop its workers, since it has given up the rights that it had
+        when it started them, they go on: what a worker begins in the microseconds between the
+        last look at its answers and a kill is then hit in place of what was to be killed.
         """
 
     @abstractmethod
@@ -230,8 +238,10 @@ class Engine(ABC):
     def start(self, blueprint: Blueprint) -> AbstractAsyncContextManager[Worker]:
         """Return a block in which a worker lives.
 
-        Entering it starts the worker and does not wait for it. When the block is left the
-        worker has ended: killed, unless it has been told to close and has done so.
+        Entering it waits, where the engine starts so many at a time only, until it is the
+        worker's turn to start, which it keeps until it has started or has ended; but not for the
+        worker itself. When the block is left the worker has ended: killed, unless it has been
+        told to close and has done so.
         """
 
     @abstractmethod

@@ -37,10 +37,12 @@ class FrameSocket:
 
     Attributes:
         unsent: how many bytes `send_rest` has still to send.
+        has_closed: whether the worker has said that its apps are closed.
     """
 
     def __init__(self, sock: socket.socket, closing_failed: Callable[[str], object]) -> None:
         """``closing_failed`` is called with the traceback of each ``close()`` that raised."""
+        self.has_closed = False
         self._socket = sock
         self._closing_failed = closing_failed
         self._buffer = bytearray(2 * _wire.BODY_LIMIT)
@@ -163,6 +165,7 @@ class FrameSocket:
                 continue
             chunks = None
             if kind == _wire.CLOSED:
+                self.has_closed = True
                 for text in loads(body):
                     self._closing_failed(text)
             elif kind == _wire.PONG:

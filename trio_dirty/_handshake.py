@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import hmac
-import multiprocessing
+import math
 import os
 import shutil
 import socket
@@ -13,21 +14,26 @@ import struct
 import sys
 import tempfile
 import weakref
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from ._link import kill_at_end
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.process import BaseProcess
-
-ADDRESS_LIMIT = 100
-"""`sun_path` holds 104 bytes on macOS and 108 on Linux, the closing zero included."""
 
 TOKEN_SECONDS = 5.0
 """For a stranger that connects and says nothing; a worker sends its token at once."""
+
+SHORTAGE_SECONDS = 5.0
+"""For how long to try again where descriptors or memory have run out."""
+
+RETRY_SECONDS = 0.05
+
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 @contextmanager
@@ -38,17 +44,15 @@ def private_listener() -> Iterator[tuple[str, socket.socket]]:
     Linux, it is removed at once: nothing stays behind even when everything is killed while the
     worker starts. Elsewhere it is removed when the block is left, and also by the worker as
     soon as it has connected.
+
+    Raises:
+        OSError: no directory for temporary files can be used.
     """
-    name = "s"
-    directory = tempfile.mkdtemp(prefix="trio_dirty-")
-    if len(os.fsencode(directory)) + 1 + len(name) > ADDRESS_LIMIT:  # a long TMPDIR
-        os.rmdir(directory)
-        directory = tempfile.mkdtemp(prefix="trio_dirty-", dir="/tmp")
     with ExitStack() as cleanup:
-        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
         listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        address = os.path.join(directory, name)
-        listener.bind(address)
+        directory = _bind(listener)
+        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+        address: str = listener.getsockname()
         listener.listen()
         listener.setblocking(False)
         _open_ends.add(listener)
@@ -58,6 +62,30 @@ def private_listener() -> Iterator[tuple[str, socket.socket]]:
             address = f"/proc/{os.getpid()}/fd/{descriptor}"
             shutil.rmtree(directory, ignore_errors=True)
         yield address, listener
+
+
+def _bind(listener: socket.socket) -> str:
+    """Bind a socket in a directory of its own; return the directory.
+
+    The program's directory for temporary files may have a name that is too long for a socket, may
+    be full, or may have been removed since the program started.
+    """
+    try:
+        return _bind_below(None, listener)
+    except OSError:
+        with suppress(OSError):
+            return _bind_below("/tmp", listener)  # noqa: S108  # in a directory that is private
+        raise
+
+
+def _bind_below(parent: str | None, listener: socket.socket) -> str:
+    directory = tempfile.mkdtemp(prefix="trio_dirty-", dir=parent)
+    try:
+        listener.bind(os.path.join(directory, "s"))
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return directory
 
 
 def _shows_descriptors() -> bool:
@@ -86,70 +114,144 @@ class Lifeline:
             os.close(fd)
 
 
+class KillSwitch(Lifeline):
+    """The lifeline of a process that has not connected: the pool has both of its ends.
+
+    The kernel asks for the rights that the program had when it was made.
+    """
+
+    def __init__(self, read_end: int, write_end: int) -> None:
+        super().__init__(write_end)
+        self._read_end = read_end
+
+    @classmethod
+    def of(cls, pid: int) -> KillSwitch | None:
+        """Return that of a child; None on other systems, and when descriptors have run out."""
+        if sys.platform != "linux":
+            return None
+        with suppress(OSError):
+            read_end, write_end = os.pipe()
+            switch = cls(read_end, write_end)
+            try:
+                kill_at_end(read_end, pid)
+            except OSError:
+                switch.disarm()
+            else:
+                return switch
+        return None
+
+    def close(self) -> None:
+        """Kill the process."""
+        super().close()
+        self.disarm()
+
+    def disarm(self) -> None:
+        """Close both ends, and leave the process alone."""
+        fd, self._read_end = self._read_end, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A worker that has proved who it is."""
+    """What leads to a worker that has proved who it is."""
 
-    process: BaseProcess
     socket: socket.socket
     lifeline: Lifeline
 
     def close(self) -> None:
-        """Close what leads to the worker, which does not survive it."""
+        """Close it; the worker does not survive that."""
         self.socket.close()
         self.lifeline.close()
 
 
-async def accept_worker(listener: socket.socket, token: bytes) -> Connection:
+class _Shortage:
+    """Tries again, now and then, what fails for want of descriptors or memory; not for ever."""
+
+    def __init__(self) -> None:
+        self._end = math.inf
+
+    async def wait(self, error: OSError) -> None:
+        """Wait until the next try.
+
+        Raises:
+            OSError: it has lasted too long.
+        """
+        now = trio.current_time()
+        self._end = min(self._end, now + SHORTAGE_SECONDS)
+        if now >= self._end:
+            raise error
+        await trio.sleep(RETRY_SECONDS)
+
+
+async def accept_worker(listener: socket.socket, token: bytes, pid: int) -> Connection:
     """Wait for the worker that knows the token; turn away everybody else.
 
-    The process is found among this program's own children by the peer's process number,
-    which comes from the kernel: a kill through it cannot hit a stranger.
+    The peer's process number comes from the kernel, and has to be that of the process that was
+    started: so a kill of that one hits the worker.
+
+    Raises:
+        OSError: descriptors or memory have run out, and do not come back.
     """
+    shortage = _Shortage()
     while True:
         await trio.lowlevel.wait_readable(listener)
+        try:
+            sock = listener.accept()[0]
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                await shortage.wait(error)
+            continue  # else a stranger that has gone again
         with ExitStack() as unless_proved:
-            try:
-                sock = unless_proved.enter_context(listener.accept()[0])
-                sock.setblocking(False)
-                lifeline = await _proved(sock, token)
-            except OSError:
-                continue  # a stranger that has gone again
-            process = _child_process(_peer_pid(sock))
-            if lifeline is not None and process is not None:
+            unless_proved.enter_context(sock)
+            sock.setblocking(False)
+            lifeline = await _proved(sock, token, shortage)
+            if lifeline is not None and _peer_pid(sock) == pid:
                 unless_proved.pop_all()
                 _open_ends.add(sock)
-                return Connection(process, sock, lifeline)
+                return Connection(sock, lifeline)
             if lifeline is not None:
                 lifeline.close()
 
 
-async def _proved(sock: socket.socket, token: bytes) -> Lifeline | None:
+async def _proved(sock: socket.socket, token: bytes, shortage: _Shortage) -> Lifeline | None:
     """Return the lifeline that comes with the right token."""
-    with trio.move_on_after(TOKEN_SECONDS):
+    with trio.move_on_after(TOKEN_SECONDS) as silent:
         await trio.lowlevel.wait_readable(sock)
-        shown, fds = _receive_token(sock, len(token))
+    if silent.cancelled_caught:
+        return None
+    while True:
+        try:
+            shown, fds, is_cut = _peek_token(sock, len(token))
+        except OSError:
+            return None  # a stranger that has gone again
         lifelines = [Lifeline(fd) for fd in fds]
-        if len(lifelines) == 1 and hmac.compare_digest(shown, token):
+        is_right = hmac.compare_digest(shown, token)
+        if is_right and len(lifelines) == 1:
+            sock.recv(len(token))
             return lifelines[0]
         for lifeline in lifelines:
             lifeline.close()
-    return None
+        if not is_right or not is_cut:
+            return None
+        await shortage.wait(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
 
-def _child_process(pid: int) -> BaseProcess | None:
-    return next((p for p in multiprocessing.active_children() if p.pid == pid), None)
+def _peek_token(sock: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
+    """Look at what is sent first, and can be looked at again.
 
-
-def _receive_token(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    Returns:
+        The token, the descriptors that come with it, and whether some were left out: the kernel
+        does that, without an error, where the program may have no more of them.
+    """
     fds = array.array("i")
-    data, ancillary, _, _ = sock.recvmsg(
-        size, socket.CMSG_SPACE(fds.itemsize), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    )
+    flags = socket.MSG_PEEK | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, ancillary, returned, _ = sock.recvmsg(size, socket.CMSG_SPACE(fds.itemsize), flags)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return data, list(fds)
+    return data, list(fds), bool(returned & socket.MSG_CTRUNC)
 
 
 def _peer_pid(sock: socket.socket) -> int:

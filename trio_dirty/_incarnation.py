@@ -66,6 +66,7 @@ class Incarnation:
         was_told_to_close: whether it has, and closes.
         is_urgent: whether what is sent next is to be read at once.
         is_unresponsive: whether it was killed because it stood still.
+        is_overdue: whether it was killed because it did not close in time.
         wear: where those are parked who want to know when it has answered.
     """
 
@@ -92,6 +93,7 @@ class Incarnation:
         self.was_told_to_close = False
         self.is_urgent = False
         self.is_unresponsive = False
+        self.is_overdue = False
         self.wear = trio.lowlevel.ParkingLot()
         self._grace_period = grace_period
         self._oversight = Oversight(cancel_grace)
@@ -367,8 +369,14 @@ class Incarnation:
                 await self._kill(order)
         with trio.move_on_after(self._grace_period):
             await trio.sleep_forever()
-        logger.error("%s did not close within grace_period, and is killed", self)
-        self.worker.kill()
+        self.kill_overdue()
+
+    def kill_overdue(self) -> None:
+        """Kill a worker that was told to close and has not ended within ``grace_period``."""
+        if self.was_told_to_close and not self.is_overdue:
+            self.is_overdue = True
+            logger.error("%s did not close within grace_period, and is killed", self)
+            self.worker.kill()
 
     def _look_at_transfers(self) -> None:
         """See which payloads move: the time for that does not count as execution."""

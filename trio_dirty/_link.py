@@ -250,12 +250,20 @@ def tie_life_to(lifeline: int) -> None:
     pipe, as PR_SET_PDEATHSIG would. Measured: 6 ms after the death of the pool.
     """
     if sys.platform == "linux":
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+        kill_at_end(lifeline, os.getpid())
     else:
         watch_life(lifeline)
+
+
+def kill_at_end(lifeline: int, pid: int) -> None:
+    """Have the kernel, of Linux, kill a process when the other end of a pipe is closed.
+
+    As long as anybody has this end open.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def watch_life(lifeline: int) -> None:

@@ -1,7 +1,7 @@
 """The engine whose workers are processes.
 
-The life of a worker is two tasks in a nursery: one runs trio-parallel's long job, from
-the start of the process to its reaping; the other waits for the process to exit.
+The life of a worker is two tasks in a nursery: one runs the process's long job; the other waits
+for the process to exit, and reaps it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ import trio
 import trio_parallel
 
 from . import _wire
-from ._engine import Blueprint, Engine, Exit, Worker, describe_exit
+from ._engine import Blueprint, Engine, Exit, Worker
 from ._errors import AppLoadError, DirtyError
 from ._frames import FrameSocket
-from ._handshake import Connection, accept_worker, private_listener
+from ._handshake import Connection, KillSwitch, accept_worker, private_listener
+from ._job import Job
 from ._lane import INTERRUPT_SIGNAL
 from ._log import logger
 from ._nursery import open_service_nursery
-from ._threads import UNLIMITED
-from ._worker import serve
+from ._worker import fill_standard_streams, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from multiprocessing.process import BaseProcess
 
     from ._engine import Answer, AppPaths
     from ._pickling import Segment
@@ -44,8 +43,8 @@ if sys.platform == "win32":
     raise ImportError("trio_dirty runs its workers on Linux and macOS; on Windows it has no engine")
 
 EXIT_SECONDS = 1.0
-"""How long a process may take to exit after its apps are closed: time for exit handlers,
-but not for threads that an action has left behind."""
+"""How long a process may take to exit whose socket has ended although its apps have not been
+closed. One whose apps have been ends in its own way, within the pool's ``grace_period``."""
 
 HOLD_LOOKS = 5
 """How often, a millisecond apart, to look whether a process that was sent SIGSTOP stands still.
@@ -77,7 +76,8 @@ class ProcessEngine(Engine):
                 "because workers import the script again. Under Hypercorn, set daemon = false "
                 "in its TOML file, or use -w 0, or hypercorn.trio.serve in your own trio.run()"
             )
-        self._starts = trio.CapacityLimiter(STARTS_AT_ONCE)
+        self._turns = trio.CapacityLimiter(STARTS_AT_ONCE)
+        self._directory = _current_directory() or ""
 
     def now(self) -> float:
         """Return `time.perf_counter`."""
@@ -85,38 +85,60 @@ class ProcessEngine(Engine):
 
     @asynccontextmanager
     async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
-        """Return a block in which a worker process lives."""
-        async with open_service_nursery() as nursery:
-            worker = ProcessWorker(blueprint, self._starts, nursery)
-            try:
-                yield worker
-            finally:
-                with trio.CancelScope(shield=True):
-                    await worker.end()
+        """Return a block in which a worker process lives; wait for its turn to start."""
+        turn = Turn(self._turns)
+        await turn.take()
+        try:
+            async with open_service_nursery() as nursery:
+                worker = ProcessWorker(blueprint, self._directory, turn, nursery)
+                try:
+                    yield worker
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await worker.end()
+        finally:
+            turn.give_back()
+
+
+class Turn:
+    """A worker's turn to start."""
+
+    def __init__(self, turns: trio.CapacityLimiter) -> None:
+        self._turns = turns
+        self._is_held = False
+
+    async def take(self) -> None:
+        """Wait for it."""
+        await self._turns.acquire_on_behalf_of(self)
+        self._is_held = True
+
+    def give_back(self) -> None:
+        """Let another start; a second time does nothing."""
+        if self._is_held:
+            self._is_held = False
+            self._turns.release_on_behalf_of(self)
 
 
 class ProcessWorker(Worker):
     """A worker process, and the pool's end of its socket."""
 
     def __init__(
-        self, blueprint: Blueprint, starts: trio.CapacityLimiter, nursery: trio.Nursery
+        self, blueprint: Blueprint, directory: str, turn: Turn, nursery: trio.Nursery
     ) -> None:
         self._blueprint = blueprint
-        self._starts = starts
+        self._directory = directory
+        self._turn = turn
         self._nursery = nursery
-        # Cancelling this one has trio-parallel kill the process. It is shielded, because the
-        # process must be dead before trio-parallel waits for it: see `_watch`.
-        self._job = trio.CancelScope(shield=True)
+        # None until the process has been started.
+        self._job: Job | None = None
+        # Only the exit of the process ends its job: see `_watch`.
+        self._running = trio.CancelScope(shield=True)
         self._job_failure = ""
-        self._job_ended: trio.Event | None = None
+        self._job_ended = trio.Event()
         # The job's end cancels this one: nobody will connect any more.
         self._connecting = trio.CancelScope()
         self._connection: Connection | None = None
         self._frames: FrameSocket
-        # Open from the connection to the exit: a number may belong to a stranger after it.
-        self._pidfd: int | None = None
-        self._exited = trio.Event()
-        self._exitcode: int | None = None
         self._killed_for: str | None = None
         self._process: psutil.Process
         # Seconds of a processor that it had used at the last look.
@@ -143,7 +165,7 @@ class ProcessWorker(Worker):
         if self._connection is None:
             try:
                 await self._connect()
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
                 raise AppLoadError(f"the worker of slot {slot} could not start: {error}") from error
         paths = [(index, path.module, path.qualname) for index, path in apps]
         rest = self._frames.send_nowait([_wire.frame(kind, 0, pickle.dumps(paths))])
@@ -161,127 +183,124 @@ class ProcessWorker(Worker):
         return value
 
     async def _connect(self) -> None:
-        async with self._starts:
-            with private_listener() as (address, listener):
-                token = secrets.token_bytes(32)
-                self._job_ended = trio.Event()
-                self._nursery.start_soon(self._run_job, address, token)
-                with self._connecting:
-                    self._connection = await accept_worker(listener, token)
+        job = await self._start()
+        self._turn.give_back()
         if self._connection is None:
-            raise self._never_connected()
-        _never_block_on(self._connection.process)
-        self.pid = self._connection.process.pid
+            raise self._never_connected(job)
+        if isinstance(job.lifeline, KillSwitch):
+            job.lifeline.disarm()
+        job.lifeline = self._connection.lifeline
         # Not a method of this object: in a cycle with it, each dead worker's buffer of half a
         # megabyte would wait for the collector.
         closing_failed = partial(log_closing, self._blueprint, self.pid)
         self._frames = FrameSocket(self._connection.socket, closing_failed)
-        self._nursery.start_soon(self._watch, self._connection)
+        if job.exited.is_set():
+            self._end_socket()
+
+    async def _start(self) -> Job:
+        """Start the process; wait until it has connected, or has ended."""
+        if _current_directory() is None:  # multiprocessing tells each process where to run
+            raise FileNotFoundError("the program's current directory has been removed")
+        fill_standard_streams()
+        job = Job()
+        with private_listener() as (address, listener):
+            token = secrets.token_bytes(32)
+            await job.start()
+            self._job, self.pid = job, job.pid
+            self._nursery.start_soon(self._watch, job)
+            self._nursery.start_soon(self._run, job, address, token)
+            with self._connecting:
+                self._connection = await accept_worker(listener, token, job.pid)
+        return job
 
     @trio.lowlevel.enable_ki_protection
-    async def _run_job(self, address: str, token: bytes) -> None:
-        assert self._job_ended is not None
+    async def _run(self, job: Job, address: str, token: bytes) -> None:
         blueprint = self._blueprint
-        arguments = address, token, blueprint.slot, blueprint.worker, blueprint.lanes
+        whose = blueprint.slot, blueprint.worker, blueprint.lanes
         try:
-            with self._job:
-                async with trio_parallel.open_worker_context(grace_period=EXIT_SECONDS) as context:
-                    await context.run_sync(
-                        serve, *arguments, kill_on_cancel=True, limiter=UNLIMITED
-                    )
-        # Of the errors only the text is kept: they refer to the process and its pipes.
-        except trio_parallel.BrokenWorkerError as error:
-            process = error.args[-1]
-            self._job_failure = f"process {process.pid} {describe_exit(process.exitcode)}"
+            with self._running:
+                result = await job.run_sync(serve, address, token, *whose, self._directory)
+                if result is not None:
+                    result.unwrap()
+        except trio_parallel.BrokenWorkerError:
+            pass  # how it ended is known better from its exit
         except Exception as error:
+            # Only the text is kept: it refers to the process and its pipes.
             self._job_failure = f"its job raised {error!r}"
-            logger.exception(
-                "slot %d: worker %d failed", self._blueprint.slot, self._blueprint.worker
-            )
+            logger.exception("slot %d: worker %d failed", blueprint.slot, blueprint.worker)
         finally:
             self._connecting.cancel()
             self._job_ended.set()
 
-    def _never_connected(self) -> AppLoadError:
+    def _never_connected(self, job: Job) -> AppLoadError:
         return AppLoadError(
-            f"the worker of slot {self._blueprint.slot} could not start: {self._job_failure} "
+            f"the worker of slot {self._blueprint.slot} could not start: "
+            f"{self._job_failure or self.exit()} "
             "before it had connected to the pool. Its own output tells more. Each worker "
             "imports the program's main module again, so a script must call trio.run() under "
             "`if __name__ == '__main__':`"
         )
 
     @trio.lowlevel.enable_ki_protection
-    async def _watch(self, connection: Connection) -> None:
+    async def _watch(self, job: Job) -> None:
         """Wait for the process to exit: the end of its socket may be long in coming.
 
-        A child that an action has forked holds the socket open, and also trio-parallel's
-        pipe and multiprocessing's sentinel. Only a process descriptor tells the truth.
+        A child that an action has forked may hold the socket and trio-parallel's pipe open.
         """
-        process = connection.process
-        assert process.pid is not None
         with trio.CancelScope(shield=True):  # `end` sees to it that it comes
-            fd = _open_pidfd(process.pid)
-            if fd is None:
-                await trio.lowlevel.wait_readable(process.sentinel)
-            else:
-                self._pidfd = fd
-                try:
-                    await trio.lowlevel.wait_readable(fd)
-                    self._exitcode = _peek_exitcode(fd)
-                finally:
-                    self._pidfd = None
-                    os.close(fd)
-        if self._exitcode is None:
-            self._exitcode = process.exitcode
-        if sys.platform == "linux":
-            # What has been written can still be read, and behind it there is an end, even
-            # while a forked child has the socket. Elsewhere this would drop what is unread.
+            await job.until_exit()
+            self._end_socket()
+            if self._connection is None:
+                # What its job has raised may not have been read yet.
+                with trio.move_on_after(EXIT_SECONDS):
+                    await self._job_ended.wait()
+        self._running.cancel()
+
+    def _end_socket(self) -> None:
+        """Have what was written before the exit be read, and an end behind it.
+
+        Even while a forked child has the socket. On other systems than Linux this would drop
+        what is unread.
+        """
+        if sys.platform == "linux" and self._connection is not None:
             with suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
-        self._job.cancel()
-        if self._exitcode is None and self._job_ended is not None:
-            # Reaped by the thread in which trio-parallel waits for an orderly end, and not
-            # told by it yet; or by something else in the program, and never to be told.
-            with trio.move_on_after(EXIT_SECONDS, shield=True):
-                await self._job_ended.wait()
-            self._exitcode = process.exitcode
-        self._exited.set()
+                self._connection.socket.shutdown(socket.SHUT_RDWR)
 
     async def end(self) -> None:
         """Kill the process, unless it has exited, and wait until nothing of it is left."""
-        if self._job_ended is None:
+        job = self._job
+        if job is None:
             return
-        self.kill()
-        if self._connection is not None:
-            await self._exited.wait()
+        job.kill()
+        await job.exited.wait()
         await self._job_ended.wait()
+        if isinstance(job.lifeline, KillSwitch):
+            job.lifeline.disarm()
         if self._connection is not None:
             trio.lowlevel.notify_closing(self._connection.socket)
             self._connection.close()
-            self._connection.process.close()
-        else:
-            # A process that died between its kill and trio-parallel's look at its exit code has
-            # been reaped, but not joined: multiprocessing would keep it and its pipes until it
-            # next looks after its children.
-            multiprocessing.active_children()
+        job.dispose()
 
     def kill(self) -> None:
-        """Send SIGKILL, through the handle that owns the process."""
-        if self._connection is not None:
-            self._connection.process.kill()
-        else:
-            self._job.cancel()
+        """Send SIGKILL, or where that is not permitted, have the kernel do it."""
+        if self._job is not None:
+            self._job.kill()
 
     def interrupt(self) -> None:
-        """Send the signal that has the worker read its frames."""
+        """Send the signal that has the worker read its frames.
+
+        Where that is not permitted, it reads them between requests and in `check_cancelled`.
+        """
         self._signal(INTERRUPT_SIGNAL)
 
     async def hold(self) -> None:
-        """Send SIGSTOP, and wait until the process has stopped."""
-        self._signal(signal.SIGSTOP)
+        """Send SIGSTOP, and wait until the process has stopped; do without if not permitted."""
+        job = self._job
+        if job is None or not job.signal(signal.SIGSTOP):
+            return
         for _ in range(HOLD_LOOKS):
             await trio.sleep(0.001)
-            if self._pidfd is None or _is_stopped(self._pidfd):
+            if job.is_stopped():
                 break
 
     def unread(self) -> bool:
@@ -295,7 +314,7 @@ class ProcessWorker(Worker):
     def memory(self) -> int:
         """Ask the system."""
         with suppress(psutil.Error, OSError):
-            if not self._exited.is_set():
+            if self._job is not None and not self._job.exited.is_set():
                 resident: int = self._process.memory_info().rss
                 return resident
         return 0
@@ -310,24 +329,26 @@ class ProcessWorker(Worker):
         return False
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self.pid is not None and not self._exited.is_set():
-                os.kill(self.pid, number)
+        if self._job is not None:
+            self._job.signal(number)
 
     def exit(self) -> Exit:
         """Return the exit code."""
-        return Exit(self.pid, self._exitcode, self._killed_for)
+        exitcode = None if self._job is None else self._job.exitcode
+        return Exit(self.pid, exitcode, self._killed_for)
 
     async def _wait_exit(self) -> None:
         """Wait for the exit that follows the end of the socket, and see to it."""
-        with trio.move_on_after(EXIT_SECONDS):
-            await self._exited.wait()
-        if not self._exited.is_set():
-            self._killed_for = "the pool killed it since its socket had ended, and it had not"
-            self.kill()
-            await self._exited.wait()
+        assert self._job is not None
+        exited = self._job.exited
+        # Else it may flush and join whatever it wants to; the pool bounds that.
+        if not self._frames.has_closed:
+            with trio.move_on_after(EXIT_SECONDS):
+                await exited.wait()
+            if not exited.is_set():
+                self._killed_for = "the pool killed it since its socket had ended, and it had not"
+                self.kill()
+        await exited.wait()
 
     # Frames
 
@@ -356,6 +377,12 @@ class ProcessWorker(Worker):
         return replies
 
 
+def _current_directory() -> str | None:
+    with suppress(OSError):
+        return os.getcwd()
+    return None
+
+
 def log_closing(blueprint: Blueprint, pid: int | None, text: str) -> None:
     """Log the traceback of a ``close()`` that raised, in a worker of any engine."""
     logger.error(
@@ -365,47 +392,3 @@ def log_closing(blueprint: Blueprint, pid: int | None, text: str) -> None:
         pid,
         text,
     )
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """Return a process descriptor; None on other systems, and when descriptors have run out."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            return os.pidfd_open(pid)
-    return None
-
-
-def _peek_exitcode(pidfd: int) -> int | None:
-    """Return the exit code, and leave the process to be reaped by its owner."""
-    try:
-        status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except ChildProcessError:
-        return None
-    if status is None:
-        return None
-    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-
-
-def _is_stopped(pidfd: int) -> bool:
-    try:
-        look = os.WSTOPPED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PIDFD, pidfd, look) is not None
-    except ChildProcessError:
-        return True  # it has exited
-
-
-def _never_block_on(process: BaseProcess) -> None:
-    """Have trio-parallel not block the loop on a worker that has closed its descriptors.
-
-    It takes an end of its pipe and of the sentinel for the exit, and joins the process. An
-    action that closes all descriptors does that to a process which lives on, and is of no
-    more use.
-    """
-    join = process.join
-
-    def kill_and_join(timeout: float | None = None) -> None:
-        if timeout is None:
-            process.kill()
-        join(timeout)
-
-    process.join = kill_and_join  # type: ignore[method-assign]  # this one process only

@@ -230,16 +230,10 @@ class Succession:
         """
         slot = self.slot
         number = next(self._numbers)
-        if slot.latest >= 0 and cause is not None:
-            slot.restarts[cause] = slot.restarts.get(cause, 0) + 1
-        if slot.current is None:
-            slot.latest = number
-        logger.info("slot %d: worker %d starts (%s)", slot.index, number, cause or "the first")
-        if slot.instruments is not None:
-            slot.instruments.worker_started(slot.index, number)
         blueprint = Blueprint(slot.index, number, self._options.threads)
         failure = None
         async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
+            self._tell_start(number, cause)
             try:
                 wear = await self._boot(worker, number, apps)
                 # The slot may have left after this was woken up and before it ran.
@@ -270,7 +264,9 @@ class Succession:
                 exit_ = worker.exit()
                 retired = slot.index, number, incarnation.retired_for
                 logger.log(
-                    logging.WARNING if exit_.exitcode else logging.INFO,
+                    logging.WARNING
+                    if exit_.exitcode and not incarnation.is_overdue
+                    else logging.INFO,
                     "slot %d: worker %d, retired (%s): %s",
                     *retired,
                     exit_,
@@ -280,6 +276,16 @@ class Succession:
             slot.forget(incarnation)
             slot.wake_consumer()  # its successor may have waited for it
         self._ended(incarnation, failure)
+
+    def _tell_start(self, number: int, cause: Cause | None) -> None:
+        slot = self.slot
+        if slot.latest >= 0 and cause is not None:
+            slot.restarts[cause] = slot.restarts.get(cause, 0) + 1
+        if slot.current is None:
+            slot.latest = number
+        logger.info("slot %d: worker %d starts (%s)", slot.index, number, cause or "the first")
+        if slot.instruments is not None:
+            slot.instruments.worker_started(slot.index, number)
 
     def _tell_exit(self, worker: Worker, number: int) -> None:
         slot, exit_ = self.slot, worker.exit()

@@ -275,13 +275,18 @@ class Supervisor:
     async def serve_rest(self) -> None:
         """Wait until all that was accepted has ended, then until every worker has closed."""
         self.scaling.stop()
-        with trio.move_on_after(self._options.grace_period):
+        with trio.move_on_after(self._options.grace_period) as waiting:
             while self.dispatcher or any(slot.busy for slot in self.slots):
                 await self.progress.park()
             for succession in self.successions:
                 succession.close()
             for succession in self.successions:
                 await succession.closed.wait()
+        if waiting.cancelled_caught:
+            # Their own time may be over at this very moment, too.
+            for slot in self.slots:
+                for incarnation in slot.incarnations:
+                    incarnation.kill_overdue()
 
     @trio.lowlevel.enable_ki_protection
     async def settle_rest(self) -> None:

@@ -33,16 +33,40 @@ EXIT_BROKE_DOWN = 70
 """The exit code of a worker whose own code raised, for want of memory (EX_SOFTWARE)."""
 
 
+def fill_standard_streams() -> None:
+    """Open those standard streams that are closed, onto nothing.
+
+    Else a pipe or socket could be given the number of one, and whatever is printed would be
+    written into it.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, fd)
+            os.set_inheritable(fd, True)
+            if null != fd:
+                os.close(null)
+
+
 def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call what could only be sent as an argument."""
     return function(*args, **kwargs)
 
 
-def serve(address: str, token: bytes, slot: int, worker: int, lanes: int = 1) -> None:
+def serve(
+    address: str, token: bytes, slot: int, worker: int, lanes: int = 1, directory: str = ""
+) -> None:
     """Connect to the pool, boot what it says, and serve requests until told to close.
 
-    The job that trio-parallel runs.
+    The job that trio-parallel runs. ``directory`` is where the program was when it opened the
+    pool: what it imports from relative paths is found from there, wherever it has gone since.
     """
+    fill_standard_streams()
+    sys.path[:] = [
+        os.path.join(directory, path) if isinstance(path, str) else path for path in sys.path
+    ]
     current_worker.set(WorkerInfo(slot, worker, os.getpid()))
     import_afresh()
     link = (Link if lanes == 1 else _lanes().SharedLink).connect(address, token)
