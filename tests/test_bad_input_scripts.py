@@ -77,8 +77,9 @@ async def test_a_program_of_the_command_line_runs(tmp_path: Path) -> None:
 async def test_a_pool_in_a_daemonic_process_is_refused_and_hypercorn_is_helped() -> None:
     done = await run_script("daemonic.py")
     assert done.stdout.startswith("DirtyError a pool cannot be opened here: this process is a daem")
-    assert "set daemon = false in its TOML file" in done.stdout
-    assert "hypercorn.trio.serve" in done.stdout
+    assert "set daemon = false in its TOML file and leave it at one worker" in done.stdout
+    assert "hypercorn.trio.serve, with a shutdown_trigger that waits for SIGTERM" in done.stdout
+    assert "-w 0" not in done.stdout, "which ends the program at SIGTERM without close()"
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -74,7 +74,9 @@ class ProcessEngine(Engine):
                 "a pool cannot be opened here: this process is a daemonic child, which may have "
                 "no children. In a script, call trio.run() under `if __name__ == '__main__':`, "
                 "because workers import the script again. Under Hypercorn, set daemon = false "
-                "in its TOML file, or use -w 0, or hypercorn.trio.serve in your own trio.run()"
+                "in its TOML file and leave it at one worker, since of several it kills those that "
+                "are still shutting down when the first has; or call hypercorn.trio.serve, with a "
+                "shutdown_trigger that waits for SIGTERM, in your own trio.run()"
             )
         self._turns = trio.CapacityLimiter(STARTS_AT_ONCE)
         self._directory = _current_directory() or ""
