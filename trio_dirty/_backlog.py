@@ -168,7 +168,9 @@ class Backlog:
             if self.attentive and len(entries) <= ledger.lanes:
                 self._begun(request)
             if request.large:
-                return request.frames
+                # Never sent twice; whose buffers they are may resize them as soon as they are sent.
+                large, request.frames = request.frames, ()
+                return large
             frames += request.frames
         return frames
 

@@ -43,6 +43,7 @@ class Part(Request):
         self._end(None)
 
     def _end(self, result: outcome.Outcome[Any] | None) -> None:
+        self.frames = ()
         if self.awaited:
             self.awaited = False
             self.result = result

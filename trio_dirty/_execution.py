@@ -14,7 +14,6 @@ from . import _wire
 from ._credit import CreditWindow
 from ._link import LinkLost
 from ._pickling import SegmentsCutError
-from ._wire import HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,15 +102,9 @@ class StreamExecution:
             frames = self._outbox.not_pickled("a chunk", value, error, self._number, 0.0)
             self.close()
             return frames
-        if len(segments) == 1:
-            body = segments[0]
-            size = len(body)
-            frames = (HEADER.pack(size, _wire.CHUNK, 0, 0.0, self._number) + body,)
-        else:
-            size = sum(map(len, segments))
-            frames = _wire.large_frame(_wire.CHUNK, self._number, segments)
+        frames = _wire.value_frames(_wire.CHUNK, self._number, segments)
         lane.steps += 1
-        lane.window.add(size)
+        lane.window.add(sum(map(len, segments)))
         self._seconds += perf_counter() - began
         return frames
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import select
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ._engine import Answer, Reply
     from ._pickling import Segment
+
+T = TypeVar("T")
 
 HEADER_SIZE, unpack_header = HEADER.size, HEADER.unpack_from
 
@@ -70,12 +73,20 @@ class FrameSocket:
             await trio.lowlevel.wait_readable(self._socket)
             if not self._receive_nowait():
                 return None
-            if self._end >= HEADER_SIZE:
-                length, kind, _, _, _ = unpack_header(self._view)
-                if self._end == HEADER_SIZE + length:
-                    self._end = 0
-                    body = self._view[HEADER_SIZE : HEADER_SIZE + length]
-                    return kind, pickle.loads(body) if length else None
+            if self._end < HEADER_SIZE:
+                continue
+            length, kind, _, _, _ = unpack_header(self._view)
+            if self._end < HEADER_SIZE + length:
+                _wire.check_length(length)
+                continue
+            if kind & _wire.LARGE:
+                try:
+                    return kind & ~_wire.LARGE, await self._load_large(_load_report)
+                except SegmentsCutError:
+                    return None
+            self._end = 0
+            body = self._view[HEADER_SIZE : HEADER_SIZE + length]
+            return kind, pickle.loads(body) if length else None
 
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
         """Send small frames in one go, and of large segments what there is room for.
@@ -120,13 +131,18 @@ class FrameSocket:
 
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies; return all that are there, and none at the end of the socket."""
-        while not self._large_arrived:
-            await trio.lowlevel.wait_readable(self._socket)
-            if not self._receive_nowait():
-                return ()
-            if replies := self._parse():
+        while True:
+            if self._large_arrived:
+                replies = await self._receive_large()
+                if replies is None:
+                    return ()
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+                if not self._receive_nowait():
+                    return ()
+                replies = self._parse()
+            if replies:
                 return replies
-        return await self._receive_large()
 
     def _receive_nowait(self) -> bool:
         """Receive what is there; return False at the end of the socket."""
@@ -151,6 +167,7 @@ class FrameSocket:
             length, kind, _, seconds, number = unpack_header(view, start)
             stop = start + HEADER_SIZE + length
             if stop > end:
+                _wire.check_length(length)
                 break
             if kind & _wire.LARGE:
                 self._large_arrived = True
@@ -165,9 +182,7 @@ class FrameSocket:
                 continue
             chunks = None
             if kind == _wire.CLOSED:
-                self.has_closed = True
-                for text in loads(body):
-                    self._closing_failed(text)
+                self._closed(loads(body))
             elif kind == _wire.PONG:
                 replies.append(Pong(number))
             else:
@@ -177,10 +192,39 @@ class FrameSocket:
             view[: self._end] = bytes(view[start:end])
         return replies
 
-    async def _receive_large(self) -> Sequence[Answer]:
-        """Receive and unpickle, in a thread, the large reply that the buffer begins with."""
+    def _closed(self, texts: Sequence[str]) -> None:
+        self.has_closed = True
+        for text in texts:
+            self._closing_failed(text)
+
+    async def _receive_large(self) -> list[Answer] | None:
+        """Receive the large reply that the buffer begins with; return it and what came with it.
+
+        Returns:
+            None at the end of the socket.
+        """
+        _, kind, _, seconds, number = unpack_header(self._view)
+        kind &= ~_wire.LARGE
+        try:
+            if kind == _wire.CLOSED:
+                self._closed(await self._load_large(_load_report))
+                return self._parse()
+            large = await self._load_large(partial(_load_reply, kind, number, seconds))
+        except SegmentsCutError:
+            return None
+        return [large, *self._parse()]
+
+    async def _load_large(self, load: Callable[[SegmentReader, int], T]) -> T:
+        """Receive and unpickle, in a thread, the large value that the buffer begins with.
+
+        Args:
+            load: called there with what to read it from, and its bytes.
+
+        Raises:
+            SegmentsCutError: the socket ended before the value did.
+        """
         view = self._view
-        length, kind, _, seconds, number = unpack_header(view)
+        length, _, _, _, _ = unpack_header(view)
         body = HEADER_SIZE + length
         size = _wire.large_size(view[HEADER_SIZE:body])
         head_end = min(body + size, self._end)
@@ -192,21 +236,11 @@ class FrameSocket:
             self._reader, self._received_number, self._left_before = reader, number, -1
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
-            large = await trio.to_thread.run_sync(
-                _large_reply,
-                kind & ~_wire.LARGE,
-                number,
-                seconds,
-                size,
-                reader.load,
-                abandon_on_cancel=True,
-                limiter=UNLIMITED,
+            return await trio.to_thread.run_sync(
+                load, reader, size, abandon_on_cancel=True, limiter=UNLIMITED
             )
-        except SegmentsCutError:
-            return ()
         finally:
             self._reader = None
-        return [large, *self._parse()]
 
     def unread(self) -> bool:
         """Return whether anything can be received, or has been and is about to be returned.
@@ -242,12 +276,19 @@ class FrameSocket:
                 return 0
 
 
-def _large_reply(
-    kind: int, number: int, seconds: float, size: int, load: Callable[[], Any]
+def _load_reply(
+    kind: int, number: int, seconds: float, reader: SegmentReader, size: int
 ) -> Reply | Chunks:
-    if kind == _wire.CHUNK:
-        return Chunks(number, [(chunk(load), size)])
-    return reply(kind, number, seconds, load)
+    try:
+        if kind == _wire.CHUNK:
+            return Chunks(number, [(chunk(reader.load_next), size)])
+        return reply(kind, number, seconds, reader.load_next)
+    finally:
+        reader.drain()
+
+
+def _load_report(reader: SegmentReader, _: int) -> Any:
+    return reader.load()
 
 
 def _joined(frames: Sequence[Segment]) -> Sequence[Segment]:

@@ -15,6 +15,8 @@ from ._targets import Targets
 from ._threads import UNLIMITED, yield_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._engine import Engine
     from ._instruments import Outcome
     from ._limits import Limits
@@ -56,7 +58,7 @@ class Intake:
         try:
             return self._pickler.dump((args, kwargs))
         except Exception as error:
-            raise TypeError(_not_pickled(target, args, kwargs, error)) from error
+            raise TypeError(_not_pickled(target, args, kwargs, error, _dump_small)) from error
 
     async def pickle(
         self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -65,12 +67,9 @@ class Intake:
         pickled = self.pickle_small(target, args, kwargs)
         if pickled is not None:
             return pickled
-        try:
-            return await trio.to_thread.run_sync(
-                dump_slowly, args, kwargs, yield_lock, abandon_on_cancel=True, limiter=UNLIMITED
-            )
-        except Exception as error:
-            raise TypeError(_not_pickled(target, args, kwargs, error)) from error
+        return await trio.to_thread.run_sync(
+            _dump_slowly, target, args, kwargs, abandon_on_cancel=True, limiter=UNLIMITED
+        )
 
     def accept(
         self,
@@ -86,12 +85,27 @@ class Intake:
             trio.ClosedResourceError: the pool was closed.
             NoWorkersAvailableError, PoolBusyError: see `Dispatcher.accept`.
         """
-        if not self._supervisor.is_open:
-            raise trio.ClosedResourceError("this pool was closed")
-        request = kind(target, next(self._numbers), pickled, self._now(), limits, key)
-        if self._instruments is None:
-            self._dispatcher.accept(request)
-            return request
+        request: R | None = None
+        try:
+            if not self._supervisor.is_open:
+                raise trio.ClosedResourceError("this pool was closed")
+            request = kind(target, next(self._numbers), pickled, self._now(), limits, key)
+            if self._instruments is None:
+                self._dispatcher.accept(request)
+            else:
+                self._tell_and_accept(request)
+        except BaseException:
+            # The caller may want to resize its buffers while it handles the error, whose traceback
+            # refers to both.
+            let_go(pickled)
+            if request is not None:
+                request.frames = ()
+            raise
+        return request
+
+    def _tell_and_accept(self, request: Request) -> None:
+        assert self._instruments is not None
+        target = request.target
         app = None if target.path is None else str(target.path)
         self._instruments.request_accepted(request.number, app, target.action)
         try:
@@ -100,7 +114,6 @@ class Intake:
             outcome: Outcome = "busy" if isinstance(error, PoolBusyError) else "unavailable"
             self._instruments.request_ended(request.number, outcome)
             raise
-        return request
 
     def slots_for_broadcast(self, target: Target) -> list[int]:
         """Return the slots that carry what a target calls, none of which is full.
@@ -111,13 +124,44 @@ class Intake:
         return self._dispatcher.slots_for_broadcast(target)
 
 
+def let_go(pickled: bytes | list[Segment]) -> None:
+    """Let go of the buffers of arguments that are not going to be sent."""
+    if isinstance(pickled, list):
+        pickled.clear()
+
+
+def _dump_slowly(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Segment]:
+    """Pickle large arguments, in a thread.
+
+    Raises:
+        TypeError: one of them does not pickle.
+    """
+    try:
+        return dump_slowly(args, kwargs, yield_lock)
+    except Exception as error:
+        raise TypeError(_not_pickled(target, args, kwargs, error, _dump_in_thread)) from error
+
+
+def _dump_small(value: object) -> None:
+    pickle.dumps(value, PROTOCOL)
+
+
+def _dump_in_thread(value: object) -> None:
+    """Pickle a value, leaving the loop its share of the interpreter lock."""
+    dump_slowly((value,), {}, yield_lock)
+
+
 def _not_pickled(
-    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    error: Exception,
+    dump: Callable[[object], object],
 ) -> str:
-    """Say which argument it is."""
+    """Say which argument it is, by pickling each once more."""
     for name, value in [*enumerate(args, 1), *kwargs.items()]:
         try:
-            pickle.dumps(value, PROTOCOL)
+            dump(value)
         except Exception as culprit:
             which = f"argument {name}, {type(value).__qualname__},"
             return f"{which} of {target} cannot be pickled: {culprit}"

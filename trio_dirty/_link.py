@@ -178,6 +178,7 @@ class Link:
             body = start + HEADER_SIZE
             stop = body + length
             if stop > end:
+                _wire.check_length(length)
                 break
             if kind == _wire.REQUEST or kind == _wire.STREAM:
                 split = body + target_length

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-
 from . import _wire
-from ._pickling import PROTOCOL, SegmentPickler
-from ._wire import HEADER
+from ._pickling import SegmentPickler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +12,10 @@ if TYPE_CHECKING:
     from ._pickling import Segment
 
 TEXT_LIMIT = 20_000
-"""Characters of a traceback: its end tells most."""
+"""Characters of a traceback: its end tells most. Of an exception's own text: its beginning does."""
+
+FOLLOWS = True
+"""Stands in a failure for the exception, which is pickled behind it."""
 
 
 class Outbox:
@@ -32,16 +32,12 @@ class Outbox:
         Raises:
             BaseException: whatever pickling the value raises.
         """
-        segments = self.dump(value)
-        if len(segments) == 1:
-            body = segments[0]
-            return (HEADER.pack(len(body), kind, 0, seconds, number) + body,)
-        return _wire.large_frame(kind, number, segments, seconds=seconds)
+        return _wire.value_frames(kind, number, self.dump(value), seconds)
 
     def result(self, value: object, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of a result, or of the failure to pickle it."""
         try:
-            return self.report(_wire.RESULT, value, number, seconds)
+            return _wire.value_frames(_wire.RESULT, number, self.dump(value), seconds)
         except BaseException as error:
             return self.not_pickled("a result", value, error, number, seconds)
 
@@ -50,28 +46,38 @@ class Outbox:
     ) -> Sequence[Segment]:
         """Return the frames of the failure to pickle a result or a chunk."""
         kind = qualified(type(value))
-        text = f"{what} of type {kind} cannot be pickled: {error!r}"
+        text = _cut(f"{what} of type {kind} cannot be pickled: {error!r}")
         return self.report(_wire.ERROR, (text, kind, traceback_text(error), None), number, seconds)
 
     def error(self, error: BaseException, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of an exception that an action raised.
 
-        The exception itself travels only if it pickles, and if raising it in the caller's
-        program is harmless: a `SystemExit` would end it.
+        They say its text, its type's name, its traceback, and, pickled, the exception itself: that
+        travels only if it pickles, and if raising it in the caller's program is harmless. A
+        `SystemExit` would end it.
         """
         kind = qualified(type(error))
         try:
-            text = f"{kind}: {error}"
+            text = _cut(f"{kind}: {error}")
         except BaseException:
             text = kind
-        pickled = None
+        pickled: Sequence[Segment] = ()
         if isinstance(error, Exception):
             try:
-                pickled = pickle.dumps(error, PROTOCOL)
+                pickled = self.dump(error)
             except BaseException as cause:
                 text += f" (it cannot be pickled: {type(cause).__name__})"
-        failure = (text, kind, traceback_text(error), pickled)
-        return self.report(_wire.ERROR, failure, number, seconds)
+        failure = text, kind, traceback_text(error)
+        if len(pickled) > 1:
+            # Behind the failure and not inside, so that what is large in it is not copied.
+            segments = [*self.dump((*failure, FOLLOWS)), *pickled]
+            return _wire.large_frame(_wire.ERROR, number, segments, seconds=seconds)
+        alone = pickled[0] if pickled else None
+        return self.report(_wire.ERROR, (*failure, alone), number, seconds)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]}..."
 
 
 def qualified(kind: type) -> str:

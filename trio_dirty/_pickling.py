@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import pickle
 
+from ._wire import SMALL_LIMIT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,13 +58,32 @@ class SegmentPickler:
             raise
         self._forget()
         written = self._segments
-        segments = [*written] if len(written) == 1 else [*map(_as_segment, written)]
-        written.clear()
-        return segments
+        try:
+            if len(written) == 1:
+                return [*written]
+            return [*map(_as_segment, [b"", *written], written)]
+        finally:
+            written.clear()
 
 
-def _as_segment(data: bytes | bytearray | pickle.PickleBuffer) -> Segment:
-    return data.raw() if isinstance(data, pickle.PickleBuffer) else data
+def _as_segment(before: Any, data: bytes | bytearray | pickle.PickleBuffer) -> Segment:
+    """Return what the pickler has handed over, in a form whose length no longer changes.
+
+    A ``bytearray`` belongs to the app or the program: as long as the segment is there, resizing it
+    raises `BufferError` where that is tried. `before` is what was handed over before it.
+
+    Raises:
+        BufferError: it has been resized between the pickler's look at it and this one. What
+            it has more would be read as further instructions of the pickle.
+    """
+    if type(data) is bytes:
+        return data
+    if isinstance(data, pickle.PickleBuffer):
+        return data.raw()
+    view = memoryview(data)
+    if len(view) != int.from_bytes(before[-8:], "little"):
+        raise BufferError("a bytearray was resized while it was being pickled")
+    return view
 
 
 PIECE = 20_000
@@ -109,6 +130,26 @@ def join_pieces(*pieces: bytes) -> list[Any]:
     return values
 
 
+class _Sink:
+    """The file that a `pickle.Pickler` writes segments to.
+
+    Not a class inside of the function that has the segments: a class is always part of a cycle,
+    which would keep them, and so the buffers of the program, until the collector comes.
+    """
+
+    __slots__ = ("_after_segment", "_segments")
+
+    def __init__(self, segments: list[Segment], after_segment: Callable[[], None]) -> None:
+        self._segments = segments
+        self._after_segment = after_segment
+
+    def write(self, data: bytes | bytearray | pickle.PickleBuffer) -> None:
+        """Take what the pickler hands over."""
+        segments = self._segments
+        segments.append(_as_segment(segments[-1] if segments else b"", data))
+        self._after_segment()
+
+
 def dump_slowly(
     args: tuple[Any, ...], kwargs: dict[str, Any], after_segment: Callable[[], None]
 ) -> list[Segment]:
@@ -118,19 +159,16 @@ def dump_slowly(
     have the interpreter lock, which the C pickler never does.
     """
     segments: list[Segment] = []
-
-    class Sink:
-        @staticmethod
-        def write(data: bytes | bytearray | pickle.PickleBuffer) -> None:
-            segments.append(_as_segment(data))
-            after_segment()
-
     pieces = {
         id(value): _Pieces.instead_of(value, after_segment) for value in (*args, *kwargs.values())
     }
     args = tuple(pieces[id(value)] for value in args)
     kwargs = {name: pieces[id(value)] for name, value in kwargs.items()}
-    pickle.Pickler(Sink, PROTOCOL).dump((args, kwargs))
+    try:
+        pickle.Pickler(_Sink(segments, after_segment), PROTOCOL).dump((args, kwargs))
+    except BaseException:
+        segments.clear()  # the traceback keeps it, and nobody may resize what is in it
+        raise
     return segments
 
 
@@ -139,7 +177,7 @@ class _TooLargeError(Exception):
 
 
 class SmallPickler:
-    """Pickles what fits one segment, and gives up early on what does not.
+    """Pickles what is small, and gives up early on what is not.
 
     So it never takes longer than 128 KiB of pickled objects take, about a millisecond.
     """
@@ -155,13 +193,13 @@ class SmallPickler:
         self._dump, self._forget = pickler.dump, pickler.clear_memo
 
     def write(self, data: bytes | bytearray | pickle.PickleBuffer) -> None:
-        """Take the pickle's one segment; refuse a second."""
-        if self._written is not None or type(data) is not bytes:
+        """Take the pickle's one segment, if it is small; refuse a second."""
+        if self._written is not None or type(data) is not bytes or len(data) > SMALL_LIMIT:
             raise _TooLargeError
         self._written = data
 
     def dump(self, value: object) -> bytes | None:
-        """Return the pickled value, or None where it needs more than one segment.
+        """Return the pickled value, or None where it is large.
 
         Raises:
             BaseException: whatever pickling the value raises.
@@ -216,13 +254,25 @@ class SegmentReader:
                 be read, for want of memory. The connection is of no more use.
         """
         try:
-            return pickle.Unpickler(self).load()
+            return self.load_next()
         finally:
-            try:
-                while self._left:
-                    self.readinto(_WASTE[: self._left])
-            except BaseException as error:
-                raise SegmentsCutError from error
+            self.drain()
+
+    def load_next(self) -> Any:
+        """Unpickle the next of several values that the segments hold one behind the other."""
+        return pickle.Unpickler(self).load()
+
+    def drain(self) -> None:
+        """Read, and drop, all that has not been read.
+
+        Raises:
+            SegmentsCutError: see `load`.
+        """
+        try:
+            while self._left:
+                self.readinto(_WASTE[: self._left])
+        except BaseException as error:
+            raise SegmentsCutError from error
 
     def readinto(self, buffer: Any) -> int:
         """Fill the whole buffer."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, o
 import trio
 
 from ._broadcast import Broadcast, Part
+from ._intake import let_go
 from ._keys import OnlySlot, key_of
 from ._limits import Limits, count
 from ._request import Call
@@ -151,10 +152,13 @@ class Pool:
         instance that lives in the worker whose turn it is. Any other function is called as
         it is, by whichever worker's turn it is.
 
-        Arguments and results are pickled (protocol 5). Those over 64 KiB are pickled in a
-        thread, and must not be changed meanwhile; `bytes`, `bytearray` and buffers such as
-        NumPy arrays are then not copied. Arguments are pickled before the request is
-        accepted: later changes of them have no effect.
+        Arguments and results are pickled (protocol 5): arguments before the request is
+        accepted. Those over 64 KiB are pickled in a thread, and must not be changed
+        meanwhile. `bytes`, `bytearray` and buffers such as NumPy arrays of 64 KiB and more are
+        then not copied: a later change of their content may reach the worker, or not, until the
+        request has been sent. A `bytearray`, or what else can be resized, refuses that for as
+        long, with a `BufferError`: until it has been sent, or has ended without that. All
+        other changes have no effect after the request has been accepted.
 
         Cancellation: a request that has not begun will not begin, and its caller leaves at
         once. One that has begun is dealt with as ``on_cancel`` says, see `open_pool`; by
@@ -330,13 +334,18 @@ class Pool:
             if target.is_generator:
                 raise TypeError(one_by_one(target))
             pickled = await intake.pickle(target, args, kwargs)
-            slots = intake.slots_for_broadcast(target)
+            try:
+                slots = intake.slots_for_broadcast(target)
+            except BaseException:
+                let_go(pickled)
+                raise
             parts = [
                 intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots
             ]
         except Exception:
             await before_refusal()
             raise
+        del args, kwargs, pickled  # of large ones the parts alone keep hold
         return await Broadcast(target, parts).results()
 
     def with_options(

@@ -36,7 +36,7 @@ def reply(kind: int, number: int, seconds: float, load: Callable[..., Any], *sou
     try:
         value = load(*source)
         if kind == _wire.ERROR:
-            return number, seconds, _raised(*value), None
+            return number, seconds, _raised(value, load), None
     except SegmentsCutError:
         raise
     except BaseException as error:
@@ -65,13 +65,18 @@ class ChunkFailure:
     error: RemoteError
 
 
-def _raised(text: str, kind: str, remote: str, pickled: bytes | None) -> BaseException:
+def _raised(
+    failure: tuple[str, str, str, bytes | bool | None], load_next: Callable[[], Any]
+) -> BaseException:
     """Return the exception to raise for one that was raised in the worker."""
+    text, kind, remote, pickled = failure
     cause = RemoteTraceback(remote)
     error: object = None
     if pickled is not None:
         try:
-            error = pickle.loads(pickled)
+            error = pickle.loads(pickled) if isinstance(pickled, bytes) else load_next()
+        except SegmentsCutError:
+            raise
         except BaseException as second:
             text += f" (it cannot be unpickled: {qualified(type(second))}: {second})"
         else:

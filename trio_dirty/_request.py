@@ -31,7 +31,8 @@ class Request(ABC):
         number: its place in the order of acceptance.
         limits: how long it may be executed, and how it is cancelled.
         key: what decides on its slot; None for the rotation.
-        frames: its bytes on the wire.
+        frames: its bytes on the wire, until they are sent or it has ended. They keep buffers of the
+            program from being resized.
         large: whether these are segments, to be sent only to an idle worker.
         size: how many bytes they are.
         awaited: whether anybody waits for its outcome.
@@ -135,6 +136,7 @@ class Call(Request):
         waits = self.limits.on_cancel == "wait"
         self.awaited = False  # nobody is to end it while it is withdrawn
         if self.place.withdraw(self) or not waits:
+            self.frames = ()
             return trio.lowlevel.Abort.SUCCEEDED
         self.awaited = True
         self._raise_cancel = raise_cancel
@@ -148,12 +150,14 @@ class Call(Request):
 
     def fail(self, error: BaseException) -> None:
         """End the caller's wait with an exception."""
+        self.frames = ()
         if self.awaited:
             self.awaited = False
             trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
     def skip(self) -> None:
         """End the wait of a caller who has been cancelled, and waited for nothing."""
+        self.frames = ()
         if self.awaited:
             self.awaited = False
             trio.lowlevel.reschedule(self.task, outcome.capture(self._raise_cancel))

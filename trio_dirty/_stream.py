@@ -117,6 +117,7 @@ class StreamRequest(Request):
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
+        self.frames = ()
         self.awaited = False
         self.ended = True
         self.error = None if self.cancelled else error

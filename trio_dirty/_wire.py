@@ -32,7 +32,7 @@ READY                               every app has booted
 FAILED    pickled text              an app could not boot; the worker exits
 CHUNK     pickled value             what the generator yielded
 RESULT    pickled value             what the action returned; of a stream, that it has ended
-ERROR     pickled `RemoteFailure`   what the action raised
+ERROR     pickled failure           what the action raised: see `Outbox.error`
 SKIPPED                             the request was withdrawn before it had begun
 CLOSED    pickled texts             tracebacks of ``close()`` methods; the worker exits
 DECLARED  pickled counts            what the apps say of their ``workers``
@@ -53,11 +53,15 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<IBxHfQ")
 """Length of the body; kind; length of the target in it; seconds of execution; number."""
 
-BODY_LIMIT = 1 << 18
-"""No small pickle is longer than two of pickle's frames, and no target than one."""
+SMALL_LIMIT = 1 << 17
+"""Longer pickles are large, in however few pieces the pickler hands them over: an ``int`` of any
+size is one. Most pickles of one piece are not longer than two of pickle's own frames."""
 
 TARGET_LIMIT = 1 << 15
 """Longer targets travel with the arguments."""
+
+BODY_LIMIT = 1 << 18
+"""Both sides receive into buffers of twice this size. A body is a target and a small pickle."""
 
 _SIZE = struct.Struct("<Q")
 
@@ -69,8 +73,26 @@ LARGE = 128
 def frame(
     kind: int, number: int = 0, body: bytes = b"", *, target: bytes = b"", seconds: float = 0.0
 ) -> bytes:
-    """Return the bytes of a frame whose pickle is small."""
+    """Return the bytes of a frame whose pickle is small.
+
+    Raises:
+        ValueError: it is not: the other side would have no room for it.
+    """
+    if len(target) + len(body) > BODY_LIMIT:
+        raise ValueError(f"a body has at most {BODY_LIMIT} bytes, was {len(target) + len(body)}")
     return HEADER.pack(len(target) + len(body), kind, len(target), seconds, number) + target + body
+
+
+def value_frames(
+    kind: int, number: int, segments: Sequence[Segment], seconds: float = 0.0
+) -> Sequence[Segment]:
+    """Return the frames of a pickled value that a worker reports: small or large, by its length."""
+    if len(segments) == 1:
+        body = segments[0]
+        length = len(body)
+        if length <= SMALL_LIMIT:
+            return (HEADER.pack(length, kind, 0, seconds, number) + body,)
+    return large_frame(kind, number, segments, seconds=seconds)
 
 
 def large_frame(
@@ -85,6 +107,18 @@ def large_frame(
     size = sum(map(len, segments))
     head = frame(kind | LARGE, number, _SIZE.pack(size), target=target, seconds=seconds)
     return [head, *segments]
+
+
+def check_length(length: int) -> None:
+    """Refuse a frame that the buffer has no room for.
+
+    Receiving into no room looks like the end of the socket.
+
+    Raises:
+        ValueError: so much was announced. The connection is of no more use.
+    """
+    if length > BODY_LIMIT:
+        raise ValueError(f"a frame of {length} bytes was announced, and {BODY_LIMIT} are the most")
 
 
 _PAIR = struct.Struct("<QQ")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import sys
 
 from . import _wire
@@ -31,6 +30,9 @@ EXIT_LINK_LOST = 74
 
 EXIT_BROKE_DOWN = 70
 """The exit code of a worker whose own code raised, for want of memory (EX_SOFTWARE)."""
+
+REPORTED = 10
+"""How many ``close()`` that have raised are reported."""
 
 
 def fill_standard_streams() -> None:
@@ -101,31 +103,32 @@ def _lanes() -> Any:
 
 
 def _serve(link: Link, lanes: int) -> None:
+    outbox = Outbox()
     try:
-        apps = _boot(link)
+        apps = _boot(link, outbox)
     except LinkLost:
         raise
     except BaseException as error:
-        link.send([_wire.frame(_wire.FAILED, 0, pickle.dumps(traceback_text(error)))])
+        link.send(outbox.report(_wire.FAILED, traceback_text(error)))
         return
     if apps is None:
         return
     link.send([_wire.frame(_wire.READY)])
     if lanes == 1:
-        execute_requests(link, apps, Outbox())
+        execute_requests(link, apps, outbox)
     else:
         _lanes().execute_requests(link, apps, lanes)
-    link.send([_wire.frame(_wire.CLOSED, 0, pickle.dumps(apps.close()[:10]))])
+    link.send(outbox.report(_wire.CLOSED, apps.close()[:REPORTED]))
 
 
-def _boot(link: Link) -> Apps | None:
+def _boot(link: Link, outbox: Outbox) -> Apps | None:
     """Boot the apps that the pool names; None where it wants to close before it has named any."""
     while (order := link.next_order()) is not None:
         kind, paths = order
         if kind == _wire.BOOT:
             return Apps(paths)
         declared = [declared_workers(load(*path)) for _, *path in paths]
-        link.send([_wire.frame(_wire.DECLARED, 0, pickle.dumps(declared))])
+        link.send(outbox.report(_wire.DECLARED, declared))
     return None
 
 
