@@ -1,8 +1,8 @@
 """Interrupts at every bytecode: each hits the action that it is meant for, once, or nothing.
 
-A signal's handler runs between two bytecodes of whatever the worker is doing. Here a trace function
-has it run before the n-th of them, for each n that there is; what it raises, a trace function
-raises where the handler would. In CPython a signal is handled at some of these places only.
+A signal's handler runs between two bytecodes of whatever the worker is doing. Here it runs before
+the n-th of them, for each n that there is; what it raises is raised there. In CPython a signal is
+handled at some of these places only.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pytest
 import trio
 import trio.testing
 from apps_control import AsksAtItsBeginning, AsksAtItsEnd, AsksWhenUnpickled, Control
+from bytecode import BeforeEachBytecode, codes_of
 from calling import Calling
 from scripts.harness import PATIENCE, until
 
@@ -48,16 +49,18 @@ from trio_dirty._outbox import Outbox
 from trio_dirty._processes import ProcessEngine
 from trio_dirty._worker import execute_requests
 
-WATCHED = {
-    module.__file__ for module in (_execution, _lane, _link, _outbox, _pickling, _worker)
-} | {__file__}
-"""Code that a signal may come in: the worker's own, and the actions of this module."""
-
 BEFORE, NUMBER, NEXT, LAST, UNKNOWN = 6, 7, 8, 9, 10
 """Requests: one that has been answered, the one that matters, those behind it, and none."""
 
+POINTS = 200
+"""How many bytecodes each test has at least."""
+
 LEFT = 0
 """Beside the reasons of an interrupt: the caller has left."""
+
+
+WATCHED: set[CodeType] = set()
+"""Code that a signal may come in: the worker's own, and the actions of this module."""
 
 
 class SignalAt:
@@ -77,12 +80,15 @@ class SignalAt:
         self.raised: type[BaseException] | None = None
 
     def __enter__(self) -> SignalAt:
-        self._former = sys.gettrace()
-        sys.settrace(self._trace)
+        if not WATCHED:
+            modules = _execution, _lane, _link, _outbox, _pickling, _wire, _worker
+            WATCHED.update(codes_of(*modules, sys.modules[__name__]) - UNWATCHED)
+        self._bytecode = BeforeEachBytecode(WATCHED, self._count)
+        self._bytecode.__enter__()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        sys.settrace(self._former)
+        self._bytecode.__exit__()
         if error is not None and not isinstance(error, AssertionError):
             # Not as it is: where bytecode has no line, its traceback cannot be shown.
             raise AssertionError(f"{error!r} came out, of a signal in {self.code}") from None
@@ -91,22 +97,15 @@ class SignalAt:
     def came(self) -> bool:
         return self.count >= self._at
 
-    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "call":
-            if frame.f_code.co_filename not in WATCHED or frame.f_code in UNWATCHED:
-                return None
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
-        elif event == "opcode":
-            self.count += 1
-            if self.count == self._at:
-                self.code = frame.f_code
-                try:
-                    self._handler(frame)
-                except BaseException as error:
-                    self.raised = type(error)
-                    raise
-        return self._trace
+    def _count(self, frame: FrameType) -> None:
+        self.count += 1
+        if self.count == self._at:
+            self.code = frame.f_code
+            try:
+                self._handler(frame)
+            except BaseException as error:
+                self.raised = type(error)
+                raise
 
 
 class Worker:
@@ -234,6 +233,7 @@ def at_every_bytecode(
             with SignalAt(at, lambda frame: handler(worker, frame)) as came:  # noqa: B023
                 found = execute(worker)
             if not came.came:
+                assert at > POINTS, "too few to prove anything"
                 return at
             check(worker, came, found)
             worker.check_the_next()
@@ -653,7 +653,10 @@ class Served:
         os.close(self._pool_end)
 
 
-UNWATCHED = {SignalAt.__exit__.__code__, Served.send_rest.__code__, Served.send.__code__}
+UNWATCHED = {
+    *(vars(SignalAt)[name].__code__ for name in ("__enter__", "__exit__", "_count")),
+    *(SignalAt.came.fget.__code__, Served.send_rest.__code__, Served.send.__code__),  # type: ignore[attr-defined]
+}
 """What stands for the test and for the pool."""
 
 
@@ -704,6 +707,7 @@ def test_a_worker_answers_each_request_once_and_hits_no_other(
             patience.cancel()
             served.close()
         if not came.came:
+            assert at > POINTS, "too few to prove anything"
             break
         assert list(replies) == [NUMBER, NEXT, LAST]
         for number, ways in possible.items():

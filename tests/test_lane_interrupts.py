@@ -18,6 +18,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+from bytecode import BeforeEachBytecode, codes_of
 
 from trio_dirty import RequestCancelled, SoftTimeout, _execution, _lanes
 from trio_dirty._execution import StreamExecution, answer
@@ -26,7 +27,8 @@ from trio_dirty._lanes import CalledOff, ThreadLane
 from trio_dirty._outbox import Outbox
 from trio_dirty._wire import CHUNK, ERROR, HEADER, RESULT
 
-WATCHED = {_execution.__file__, _lanes.__file__}
+POINTS = 100
+"""How many bytecodes each test has at least."""
 
 LATER = [0, 1, 2, 4, 8, 20, 50]
 """How many bytecodes later it is raised."""
@@ -63,28 +65,21 @@ class Thread:
             rest, self.rest = self.rest, None
             rest()
 
-    def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        code = frame.f_code
-        if event == "call":
-            if code.co_filename not in WATCHED and code not in ACTIONS:
-                return None
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        elif event == "opcode":
-            self.count += 1
-            if self.count == self.at:
-                self.what()
-            if self.rest is not None:
-                self.sleeps -= 1
-                if not self.sleeps:
-                    self.go_on()
-            if self.pending is not None:
-                if self.left:
-                    self.left -= 1
-                else:
-                    error, self.pending = self.pending, None
-                    self.raised.append(error.__name__)
-                    raise error
-        return self.trace
+    def bytecode(self, _: FrameType) -> None:
+        self.count += 1
+        if self.count == self.at:
+            self.what()
+        if self.rest is not None:
+            self.sleeps -= 1
+            if not self.sleeps:
+                self.go_on()
+        if self.pending is not None:
+            if self.left:
+                self.left -= 1
+            else:
+                error, self.pending = self.pending, None
+                self.raised.append(error.__name__)
+                raise error
 
 
 class Lane:
@@ -142,14 +137,12 @@ def at_every_bytecode(
         lane.thread = thread = Thread(lane.lane, at, delay, lambda: what(lane))
         monkeypatch.setattr(_lanes, "set_off", thread.set_off)
         monkeypatch.setattr(_lanes, "sleep", thread.go_on)
-        sys.settrace(thread.trace)
-        try:
+        with BeforeEachBytecode(codes_of(_execution, _lanes) | ACTIONS, thread.bytecode):
             found = execute(lane)
-        finally:
-            sys.settrace(None)
         assert thread.pending is None, "something is still to come"
         assert not lane.lane._interrupting, "the main thread is still at it"
         if thread.count < at:
+            assert at > POINTS, "too few to prove anything"
             return False
         check(lane, thread, found)
         # What follows is hit by nothing that went before.
