@@ -29,6 +29,7 @@ from apps_bad import (
     RefusesAttributesError,
     TwoArgumentsError,
 )
+from messages import whole
 from scripts.harness import PATIENCE, gone, killed_at_end, run_script, until
 
 from trio_dirty import Pool, RemoteError, WorkerCrashedError, open_pool
@@ -154,6 +155,36 @@ async def test_an_exception_that_would_end_the_program_is_a_remote_error(
 ) -> None:
     with pytest.raises(RemoteError, match=rf"{kind.__name__}: enough$"):
         await same_worker.run_sync(Bad.raise_made, kind, "enough")
+
+
+class StopsError(StopIteration):
+    pass
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopsError])
+async def test_an_action_that_raises_stop_iteration_is_a_remote_error(
+    same_worker: Pool, kind: type[StopIteration]
+) -> None:
+    name = "StopIteration" if kind is StopIteration else "test_hostile_actions.StopsError"
+    message = f"{name}: early (it cannot be raised by a coroutine)"
+    with pytest.raises(RemoteError, match=whole(message)) as caught:
+        await same_worker.run_sync(Bad.raise_made, kind, "early")
+    assert caught.value.type_name == name
+    assert "in raise_made" in caught.value.remote_traceback
+    with pytest.raises(RemoteError, match=whole(message)):
+        await same_worker.execute(Bad, "raise_made", kind, "early")
+    with pytest.raises(ExceptionGroup) as group:
+        await same_worker.broadcast(Bad.raise_made, kind, "early")
+    [error] = group.value.exceptions
+    assert isinstance(error, RemoteError)
+    assert error.type_name == name
+
+
+async def test_what_may_leave_a_coroutine_arrives_as_itself(same_worker: Pool) -> None:
+    with pytest.raises(StopAsyncIteration, match="early"):
+        await same_worker.run_sync(Bad.raise_made, StopAsyncIteration, "early")
+    with pytest.raises(RemoteError, match="GeneratorExit: early"):
+        await same_worker.run_sync(Bad.raise_made, GeneratorExit, "early")
 
 
 async def test_an_exception_without_a_text_arrives(same_worker: Pool) -> None:

@@ -106,6 +106,7 @@ def test_an_exception_that_did_not_pickle_is_stood_in_for():
         ),
         (DoesNotUnpickle(), "cannot be unpickled: ValueError: exploded while it was unpickled"),
         (ExitsWhenUnpickled(), "cannot be unpickled: SystemExit: 5"),
+        (StopIteration(3), "cannot be raised by a coroutine"),
         (ReducesToTextError(), "unpickles to a str"),
         (KeyboardInterrupt(), "unpickles to a KeyboardInterrupt"),
         (EndsEverythingError(), "unpickles to a apps_bad.EndsEverythingError"),

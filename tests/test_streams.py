@@ -223,8 +223,9 @@ async def test_an_exception_that_means_an_end_to_the_reader_is_no_end(
 
 async def test_an_action_that_raises_stop_iteration_is_no_empty_stream(pool: Pool) -> None:
     async with pool.stream(Control.raises_at_call, StopIteration) as chunks:
-        with pytest.raises(RuntimeError, match=whole("the action raised StopIteration")):
+        with pytest.raises(RemoteError, match="StopIteration: at the call") as caught:
             await chunks.receive()
+    assert caught.value.type_name == "StopIteration"
 
 
 async def test_an_exception_at_the_call_arrives(pool: Pool) -> None:

@@ -78,7 +78,12 @@ class StreamExecution:
         began = perf_counter()
         try:
             if self._call is not None:
-                self._start(*self._call)
+                try:
+                    self._start(*self._call)
+                except StopIteration as error:  # which ends nothing that has not begun
+                    lane.armed = False
+                    self.ended = True
+                    return self._outbox.error(error, self._number, self._since(began))
             value = lane.run(next, (self._iterator,), {})
             lane.armed = False
         except LinkLost:
@@ -111,12 +116,9 @@ class StreamExecution:
     def _start(self, target: bytes, pickled: Pickled) -> None:
         self._call = None
         args, kwargs = loads(pickled) if isinstance(pickled, bytes) else pickled.load()
-        action = self._apps.actions.get(target) or self._apps.find(target)
-        try:
-            value = self._lane.run(action, args, kwargs)
-        except StopIteration as error:  # which ends nothing that has not begun
-            self._lane.armed = False
-            raise RuntimeError("the action raised StopIteration") from error
+        value = self._lane.run(
+            self._apps.actions.get(target) or self._apps.find(target), args, kwargs
+        )
         self._lane.armed = False
         if not hasattr(type(value), "__next__"):
             raise no_stream(value)

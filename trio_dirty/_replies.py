@@ -82,6 +82,10 @@ def _raised(
         else:
             if not isinstance(error, Exception):
                 text += f" (it unpickles to a {qualified(type(error))})"
+            elif isinstance(error, StopIteration):
+                # It would arrive as a RuntimeError that Python makes in the frames of the library.
+                text += " (it cannot be raised by a coroutine)"
+                error = None
     if not isinstance(error, Exception):
         error = RemoteError(text, type_name=kind, remote_traceback=remote)
     # Not by assignment, which some exceptions refuse for all their attributes.
