@@ -224,7 +224,7 @@ class FrameSocket:
             SegmentsCutError: the socket ended before the value did.
         """
         view = self._view
-        length, _, _, _, _ = unpack_header(view)
+        length, _, _, _, number = unpack_header(view)
         body = HEADER_SIZE + length
         size = _wire.large_size(view[HEADER_SIZE:body])
         head_end = min(body + size, self._end)
