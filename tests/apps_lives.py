@@ -97,6 +97,11 @@ class Lasting(Bad):
         time.sleep(seconds)
         return self.who()
 
+    def ask_again_and_again(self) -> None:
+        """Compute for ever, and ask now and then whether anybody wants that."""
+        while True:
+            trio_dirty.check_cancelled()
+
     def hold_lock(self, begun: str, length: int = 34) -> int:  # type: ignore[override]
         """Keep the interpreter lock for a while, which doubles with each further letter."""
         Path(begun).touch()

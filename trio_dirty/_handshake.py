@@ -33,6 +33,9 @@ SHORTAGE_SECONDS = 5.0
 
 RETRY_SECONDS = 0.05
 
+ANYWHERE = "/tmp"  # noqa: S108  # what is in it is private
+"""Where the directory of a socket is made that cannot be in the one for temporary files."""
+
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -74,7 +77,7 @@ def _bind(listener: socket.socket) -> str:
         return _bind_below(None, listener)
     except OSError:
         with suppress(OSError):
-            return _bind_below("/tmp", listener)  # noqa: S108  # in a directory that is private
+            return _bind_below(ANYWHERE, listener)
         raise
 
 
