@@ -53,7 +53,8 @@ def open_pool(
     serves what was accepted and lets every worker run the ``close()`` of its apps; after
     ``grace_period`` it kills what is left. Left by cancellation or Ctrl-C, it kills all workers at
     once, without ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When
-    the block has been left, no process of it exists.
+    the block has been left, no worker process exists. (The resource tracker of multiprocessing,
+    which the first process that a program spawns starts, lives as long as the program.)
 
     Exceptions of the block leave it as they are, never in a group.
 

@@ -204,9 +204,9 @@ class ProcessWorker(Worker):
         if _current_directory() is None:  # multiprocessing tells each process where to run
             raise FileNotFoundError("the program's current directory has been removed")
         fill_standard_streams()
-        job = Job()
         with private_listener() as (address, listener):
             token = secrets.token_bytes(32)
+            job = Job()
             await job.start()
             self._job, self.pid = job, job.pid
             self._nursery.start_soon(self._watch, job)
