@@ -20,10 +20,11 @@ import trio
 import trio.testing
 from apps import Counter as Numbers
 from apps_lanes import Lanes
+from apps_payloads import Slow
 from calling import Calling
 from scripts.harness import PATIENCE, gone, until
 
-from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, _wire, open_pool
+from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, _lanes, _wire, open_pool
 from trio_dirty._engine import Chunks
 from trio_dirty._lane import CANCELLED
 from trio_dirty._lanes import SharedLink, ThreadLane
@@ -496,16 +497,58 @@ def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
     ]
 
 
-def test_nothing_is_received_before_the_segments_of_a_large_request_have_been_read() -> None:
+def test_what_is_behind_a_large_request_is_read_before_that_is_unpickled() -> None:
     data = os.urandom(3_000_000)
     frames = _wire.large_frame(_wire.REQUEST, 5, [pickle.dumps(data, 5)], target=b"target")
     with read_link() as (link, tell):
-        told = threading.Thread(target=tell, args=(*frames, _wire.frame(_wire.WITHDRAW, 9)))
-        told.start()
+        tell(*frames, _wire.frame(_wire.WITHDRAW, 9))
+        frames = _wire.large_frame(_wire.REQUEST, 7, [pickle.dumps(data, 5)], target=b"target")
+        tell(*frames, _wire.frame(_wire.REQUEST, 6, b"arguments", target=b"target"))
+        for _ in range(2):
+            request = link.take_up(ThreadLane())
+            assert request is not None
+            assert request[2].load() == data
+        assert link.take_up(ThreadLane()) == [6, b"target", b"arguments", _wire.REQUEST, 0]
+
+
+def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(size: int) -> bytearray:
+        raise MemoryError(size)
+
+    monkeypatch.setitem(vars(_lanes), "bytearray", no_room)
+    frames = _wire.large_frame(_wire.REQUEST, 5, [bytes(3_000_000)], target=b"target")
+    with read_link() as (link, tell):
+        tell(*frames)
         request = link.take_up(ThreadLane())
         assert request is not None
-        assert request[2].load() == data
-        told.join()
+        with pytest.raises(MemoryError):
+            request[2].load()
+
+
+@pytest.mark.parametrize("how", ["timed", "interrupted", "pinged"])
+async def test_neighbours_are_served_while_a_lane_unpickles(
+    mortal: Pool, tmp_path: Path, how: str
+) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    async with trio.open_nursery() as nursery:
+        calling = Calling.begin(nursery, mortal.run_sync, len, [Slow(str(begun), str(go))])
+        await until(begun.exists)
+        if how == "timed":
+            assert await mortal.with_options(timeout=PATIENCE).run_sync(Lanes.echo, 1) == 1
+            async with mortal.stream(Lanes.sized, 50, 100_000) as chunks:
+                assert len([chunk async for chunk in chunks]) == 50
+        elif how == "interrupted":
+            view = mortal.with_options(soft_timeout=0.2)
+            looping = tmp_path / "looping"
+            assert str(await view.run_sync(Lanes.loops, str(looping))).startswith("in time")
+        else:
+            assert await mortal.run_sync(Lanes.echo, bytes(3_000_000)) == bytes(3_000_000)
+        assert not calling.has_ended
+        open_gate(go)
+        assert (await calling.ended()).value == 1
+    assert mortal.statistics().restarts == 0
 
 
 # Simulated

@@ -25,6 +25,7 @@ from ._execution import StreamExecution, answer
 from ._lane import CANCELLED, RAISED, Lane, current_lane
 from ._link import Link, LinkLost, tell_waiting
 from ._outbox import Outbox
+from ._pickling import SegmentReader, SegmentsCutError
 from ._worker import stand_or_fall
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._apps import Apps
-    from ._pickling import Segment, SegmentReader
+    from ._pickling import Segment
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -204,24 +205,39 @@ class SharedLink(Link):
         self._lanes = lanes
         while not self._closing:
             self.wait()
+            self._interruptible.clear()  # not by signals, here
             while self._queue:
                 request = self._queue.popleft()
-                read = self._segments_read(request)
+                pieces = None
+                if self._segments is not None and request[2] is self._segments:
+                    pieces = Pieces()
+                    request[2] = SegmentReader(b"", self._segments.left, pieces.receive_into)
                 self._waiting[request[0]] = request
                 self._requests.put(request)
                 del request  # its arguments are the lane's
-                if read is not None:
-                    read.wait()
+                if pieces is not None:
+                    self._receive_segments(pieces)
+                    del pieces
         for _ in lanes:
             self._requests.put(None)
 
-    def _segments_read(self, request: list[Any]) -> Event | None:
-        """Return what tells that the segments are read, if nothing can be received before."""
-        if self._segments is None or request[2] is not self._segments:
-            return None
-        read = Event()
-        request[2] = ToldReader(self._segments, read)
-        return read
+    def _receive_segments(self, pieces: Pieces) -> None:
+        """Receive the segments of a large request for the lane that takes it up.
+
+        It may be slow to unpickle them; and behind them is what concerns the other lanes.
+        """
+        segments = self._segments
+        assert segments is not None
+        try:
+            while segments.left:
+                piece = bytearray(min(segments.left, PIECE_BYTES))
+                segments.readinto(piece)
+                pieces.put(piece)
+        except SegmentsCutError as error:
+            raise LinkLost("the pool has closed the connection") from error
+        except MemoryError as error:
+            pieces.put(error)
+            segments.drain()
 
     def take_up(self, lane: ThreadLane) -> list[Any] | None:
         """Wait for a request and have a lane take it up; None when there will be none.
@@ -259,19 +275,33 @@ class SharedLink(Link):
         super()._obey(kind, number, body)
 
 
-class ToldReader:
-    """Lets the main thread go on when a lane has read the segments of a request."""
+PIECE_BYTES = 1 << 20
+"""What of a large request is handed over at a time, and freed when it has been unpickled."""
 
-    def __init__(self, reader: SegmentReader, read: Event) -> None:
-        self._reader = reader
-        self._read = read
 
-    def load(self) -> Any:
-        """Unpickle the arguments: see `SegmentReader.load`."""
-        try:
-            return self._reader.load()
-        finally:
-            self._read.set()
+class Pieces:
+    """The segments of a large request on their way from the main thread to a lane."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[bytearray | MemoryError] = SimpleQueue()
+        self.put = self._queue.put
+        self._rest = memoryview(b"")
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Wait for some of them, and fill some of the buffer; for `SegmentReader`.
+
+        Raises:
+            MemoryError: the main thread had no room for the next.
+        """
+        if not self._rest:
+            piece = self._queue.get()
+            if isinstance(piece, MemoryError):
+                raise piece
+            self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
 
 
 def execute_requests(link: SharedLink, apps: Apps, count: int) -> None:

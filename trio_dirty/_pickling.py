@@ -285,7 +285,11 @@ class SegmentReader:
         self._head = self._head[at:]
         self._left -= at
         while at < size:
-            received = self._receive_into(target[at:])
+            try:
+                received = self._receive_into(target[at:])
+            except BaseException:
+                self._left = 0  # nothing more will come
+                raise
             if not received:
                 self._left = 0
                 raise SegmentsCutError
