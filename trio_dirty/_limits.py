@@ -6,7 +6,7 @@ Decisions only: nothing here waits, and nothing here knows of trio.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 OnCancel: TypeAlias = Literal["abandon", "interrupt", "kill", "wait"]
@@ -22,12 +22,14 @@ class Limits:
         soft_timeout: seconds after which `SoftTimeout` is raised in it; infinity for none.
         on_cancel: see `OnCancel`.
         is_timed: whether it has to be watched from the moment in which it begins.
+        is_interruptible: whether its action may be interrupted.
     """
 
     timeout: float = math.inf
     soft_timeout: float = math.inf
     on_cancel: OnCancel = "abandon"
     is_timed: bool = False
+    is_interruptible: bool = field(default=False, compare=False)  # follows from the others
 
     @classmethod
     def checked(cls, timeout: object, soft_timeout: object, on_cancel: object) -> Limits:
@@ -42,7 +44,9 @@ class Limits:
             names = ", ".join(map(repr, get_args(OnCancel)))
             kind = ValueError if isinstance(on_cancel, str) else TypeError
             raise kind(f"on_cancel must be one of {names}, was {on_cancel!r}")
-        return cls(hard, soft, on_cancel, not math.isinf(min(hard, soft)))  # type: ignore[arg-type]
+        is_timed = not math.isinf(min(hard, soft))
+        is_interruptible = not math.isinf(soft) or on_cancel == "interrupt"
+        return cls(hard, soft, on_cancel, is_timed, is_interruptible)  # type: ignore[arg-type]
 
 
 def seconds(name: str, value: object, *, zero: bool) -> float:

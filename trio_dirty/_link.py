@@ -56,6 +56,8 @@ class Link:
         self._queue: deque[list[Any]] = deque()
         self._orders: deque[tuple[int, Any]] = deque()
         self._closing = False
+        # The numbers of those in the queue that may be interrupted.
+        self._interruptible: set[int] = set()
         # The segments of a large request, which are read when it is executed: until then nothing
         # behind them can be received.
         self._segments: SegmentReader | None = None
@@ -89,8 +91,15 @@ class Link:
         return link
 
     def heed_signals(self) -> None:
-        """Have frames read in the middle of an action when a signal comes."""
-        signal.signal(INTERRUPT_SIGNAL, self.lane.on_signal)
+        """Have frames read in the middle of an action when a signal comes.
+
+        Called once more before each request that may be interrupted, since an earlier action may
+        have had the signal blocked, ignored, or handled by itself; that takes 3 µs.
+        """
+        on_signal = self.lane.on_signal
+        if signal.getsignal(INTERRUPT_SIGNAL) != on_signal:
+            signal.signal(INTERRUPT_SIGNAL, on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (INTERRUPT_SIGNAL,))
 
     def close(self) -> None:
         """Close the socket, so that the pool reads an end behind the last reply."""
@@ -131,6 +140,9 @@ class Link:
                     return None
                 self.wait()
         request = queue.popleft()
+        if self._interruptible and request[0] in self._interruptible:
+            self._interruptible.remove(request[0])
+            self.heed_signals()
         self.lane.begin(request[0], request[4])
         return request
 
@@ -174,7 +186,7 @@ class Link:
             raise LinkLost("the pool has closed the connection")
         end = self._end + received
         while end - start >= HEADER_SIZE:
-            length, kind, target_length, _, number = unpack_header(view, start)
+            length, kind, target_length, seconds, number = unpack_header(view, start)
             body = start + HEADER_SIZE
             stop = body + length
             if stop > end:
@@ -197,6 +209,8 @@ class Link:
                 if len(head) < size:
                     self._segments = reader
                 stop += len(head)
+            if seconds:
+                self._interruptible.add(number)
             start = stop
         if start == end:
             start = end = 0

@@ -86,12 +86,14 @@ class Request(ABC):
         wire = target.wire
         if isinstance(pickled, bytes):
             length = len(wire) + len(pickled)
-            head = HEADER.pack(length, self._kind, len(wire), 0.0, number)
+            head = HEADER.pack(length, self._kind, len(wire), limits.is_interruptible, number)
             self.frames = (head + wire + pickled,)
             self.large = False
             self.size = HEADER.size + length
         else:
-            self.frames = _wire.large_frame(self._kind, number, pickled, target=wire)
+            self.frames = _wire.large_frame(
+                self._kind, number, pickled, target=wire, seconds=limits.is_interruptible
+            )
             self.large = True
             self.size = sum(map(len, self.frames))
         self.is_special = self.large or self.streams or limits.is_timed

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from ._pickling import Segment
 
 HEADER = struct.Struct("<IBxHfQ")
-"""Length of the body; kind; length of the target in it; seconds of execution; number."""
+"""Length of the body; kind; length of the target in it; seconds of execution; number.
+
+Of a request, which has taken no time, the seconds are 1 where its action may be interrupted."""
 
 SMALL_LIMIT = 1 << 17
 """Longer pickles are large, in however few pieces the pickler hands them over: an ``int`` of any

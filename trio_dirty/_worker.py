@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 from . import _wire
@@ -69,12 +70,31 @@ def serve(
     sys.path[:] = [
         os.path.join(directory, path) if isinstance(path, str) else path for path in sys.path
     ]
+    receive_signals()
     current_worker.set(WorkerInfo(slot, worker, os.getpid()))
     import_afresh()
     link = (Link if lanes == 1 else _lanes().SharedLink).connect(address, token)
     current_lane.set(link.lane)
     stand_or_fall(link, _serve, link, lanes)
     link.close()
+
+
+def receive_signals() -> None:
+    """Undo what a worker inherits of the program's dealings with signals, and must not.
+
+    - What is blocked, in the thread that has started the worker, is blocked for another thread of
+      the program that waits for it; in a worker nobody does. All is unblocked: SIGURG
+      interrupts actions, SIGTERM ends the worker as it ends any other program, and what else an app
+      wants to use (SIGALRM, SIGPROF) arrives.
+    - SIGCHLD is not ignored: else an action could not learn how what it has started ended.
+    - SIGURG gets its handler, whatever was inherited: see `Link.heed_signals`.
+    - SIGINT is ignored, by trio-parallel: a Ctrl-C is the program's to deal with.
+    - What else the program ignores stays ignored, as in every process that it starts: SIGHUP
+      under nohup, SIGPIPE by Python itself, SIGTERM where it wants that to end nothing.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def stand_or_fall(link: Link, run: Callable[..., object], *args: object) -> None:
