@@ -185,14 +185,12 @@ def a_lost_slot_stays_in_the_rotation(patch):
 
 @caught_by(promises.judge_share)
 def no_share_for_a_new_slot(patch):
-    patch.setattr(_dispatcher, "fair_share", lambda queues, carriers: [])
+    patch.setattr(_dispatcher, "fair_share", lambda queue, carriers: [])
 
 
 @caught_by(promises.judge_share)
 def a_new_slot_takes_everything(patch):
-    patch.setattr(
-        _dispatcher, "fair_share", lambda queues, carriers: [r for queue in queues for r in queue]
-    )
+    patch.setattr(_dispatcher, "fair_share", lambda queue, carriers: [*queue])
 
 
 @caught_by(promises.judge_share)

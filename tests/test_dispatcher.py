@@ -73,8 +73,12 @@ class Slot:
             self.queue.remove(request)
 
 
-def same_way(one, other):
-    return (one.app, one.key) == (other.app, other.key)
+def told(dispatcher):
+    """Route what is displaced; return what turns out to be hopeless."""
+    hopeless = []
+    dispatcher.end_hopeless = lambda request, error: hopeless.append(request)
+    dispatcher.route_displaced(1_000)
+    return hopeless
 
 
 def in_order(requests):
@@ -142,7 +146,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         return f"no worker is available for {request.target}: {why}"
 
     def accept(self, request):
-        if request.key is not None and any(same_way(r, request) for r in self.displaced):
+        if request.key is not None and any(r.key is not None for r in self.displaced):
             self.displaced.append(request)
         elif not self.carriers(request.app):
             with pytest.raises(NoWorkersAvailableError, match=whole(self.message(request))) as e:
@@ -182,6 +186,11 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def unplace(self, request):
         """Return what has waited for that."""
+        freed = self.unplace_in_model(request)
+        assert [*self.dispatcher.unplace(request)] == freed
+        return freed
+
+    def unplace_in_model(self, request):
         way = request.app, request.key
         self.places[way][1].remove(request)
         freed = []
@@ -189,7 +198,6 @@ class DispatcherMachine(RuleBasedStateMachine):
             del self.places[way]
             freed = in_order(r for r in self.moving if (r.app, r.key) == way)
             self.moving = [r for r in self.moving if r not in freed]
-        assert [*self.dispatcher.unplace(request)] == freed
         return freed
 
     def release(self, request):
@@ -208,6 +216,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         moving = []
         for request in ended:
             moving += self.unplace(request)
+        freed = []
         unbegun, self.queues[slot.index] = self.queues[slot.index], []
         kept = [request for request in unbegun if keeps and request.key is not None]
         self.queues[slot.index] = kept
@@ -216,8 +225,11 @@ class DispatcherMachine(RuleBasedStateMachine):
             if request in kept:
                 continue
             if request.key is not None:
-                moving += self.unplace(request)
+                freed += self.unplace_in_model(request)
             moving.append(request)
+        keyed = [request for request in moving if request.key is not None]
+        assert self.dispatcher.unplace_all([r for r in keyed if r in unbegun]) == freed
+        moving = in_order(moving + freed)
         self.dispatcher.displace(moving)
         self.displaced = in_order(self.displaced + moving)
 
@@ -248,11 +260,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.queues[index] += in_order(taken)
         self.ready_slots_change(apps)
 
-    def expect_hopeless(self, hopeless):
-        expected = [r for r in self.waiting + self.moving if not self.carriers(r.app)]
-        assert in_order(hopeless) == in_order(expected)
-        self.waiting = [request for request in self.waiting if request not in expected]
-        self.moving = [request for request in self.moving if request not in expected]
+    def the_hopeless_are_displaced(self):
+        """They are told so when they are routed, unless there is hope again by then."""
+        hopeless = [r for r in self.waiting + self.moving if not self.carriers(r.app)]
+        self.waiting = [request for request in self.waiting if request not in hopeless]
+        self.moving = [request for request in self.moving if request not in hopeless]
+        self.displaced = in_order(self.displaced + hopeless)
 
     # Requests
 
@@ -373,7 +386,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         cause = OSError(f"slot {index} is broken")
         self.failed.add(index)
         self.causes.update(dict.fromkeys(self.apps_of(index), cause))
-        self.expect_hopeless(self.dispatcher.failed(slot, cause))
+        self.dispatcher.failed(slot, cause)
+        self.the_hopeless_are_displaced()
         self.pass_on(slot, keeps=False)
 
     @precondition(lambda self: self.failed)
@@ -404,7 +418,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.ready.discard(index)
         self.failed.discard(index)
         slot = self.slots.pop(index)
-        self.expect_hopeless(self.dispatcher.remove(slot))
+        self.dispatcher.remove(slot)
+        self.the_hopeless_are_displaced()
         self.pass_on(slot, keeps=False)
         assert slot.queue == self.queues.pop(index) == []
 
@@ -465,7 +480,8 @@ def test_hopeless_are_those_of_an_app_that_nobody_left_carries():
     requests = [Request(number, app) for number, app in enumerate([0, 1, 0, None])]
     for request in requests:
         dispatcher.accept(request)
-    assert dispatcher.failed(slots[0], RuntimeError("no")) == [requests[0], requests[2]]
+    dispatcher.failed(slots[0], RuntimeError("no"))
+    assert told(dispatcher) == [requests[0], requests[2]]
     assert dispatcher.let_go() == [requests[3], requests[1]]
     assert dispatcher.let_go() == []
 
@@ -679,10 +695,12 @@ def test_what_waits_to_move_goes_before_what_comes_when_its_slot_is_revived():
 def test_a_slot_that_has_left_cannot_fail_the_one_that_has_its_index_now():
     slots, dispatcher = three()
     dispatcher.remove(slots[2])
-    assert dispatcher.failed(slots[2], RuntimeError("no")) == []
+    dispatcher.failed(slots[2], RuntimeError("no"))
+    assert told(dispatcher) == []
     successor = Slot(2, {0})
     dispatcher.add(successor)
-    assert dispatcher.failed(slots[2], RuntimeError("no")) == []
+    dispatcher.failed(slots[2], RuntimeError("no"))
+    assert told(dispatcher) == []
     assert dispatcher.carriers(0) == [0, 1, 2]
 
 
@@ -693,8 +711,10 @@ def test_what_waits_to_move_is_hopeless_when_the_last_slot_fails():
     request = Request(100, 0, "user")
     dispatcher.accept(request)
     one, other = (slot for slot in slots if slot is not place)
-    assert dispatcher.failed(one, RuntimeError("no")) == []
-    assert dispatcher.failed(other, RuntimeError("no")) == [request]
+    dispatcher.failed(one, RuntimeError("no"))
+    assert told(dispatcher) == []
+    dispatcher.failed(other, RuntimeError("no"))
+    assert told(dispatcher) == [request]
     assert len(dispatcher) == 0
 
 
@@ -705,7 +725,8 @@ def test_what_waits_to_move_is_hopeless_when_only_others_are_left():
     dispatcher.remove(place)
     request = Request(100, 0, "user")
     dispatcher.accept(request)
-    assert dispatcher.failed(slots[1 - place.index], RuntimeError("no")) == [request]
+    dispatcher.failed(slots[1 - place.index], RuntimeError("no"))
+    assert told(dispatcher) == [request]
     assert len(dispatcher) == 0
 
 
@@ -728,7 +749,8 @@ def test_what_is_removed_when_all_the_others_have_failed_leaves_nobody_waiting()
     dispatcher.failed(slots[1], RuntimeError("never"))
     request = Request(0, 0)
     dispatcher.accept(request)
-    assert dispatcher.remove(slots[2]) == [request]
+    dispatcher.remove(slots[2])
+    assert told(dispatcher) == [request]
     assert len(dispatcher) == 0
 
 
@@ -800,7 +822,8 @@ def test_what_waits_to_move_may_leave():
         dispatcher.ready(slot)
     first, second = Request(0, 0, key="user"), Request(1, 0, key="user")
     dispatcher.accept(first)
-    assert dispatcher.remove(first.place) == []
+    dispatcher.remove(first.place)
+    assert told(dispatcher) == []
     dispatcher.accept(second)
     assert second.place is dispatcher
     assert len(dispatcher) == 1

@@ -9,6 +9,7 @@ Decide: synchronous, knows nothing of trio and does no I/O.
     _routing     round-robin, the slot of a key, the share of a slot that becomes ready
     _keys        where the requests of a key are
     _dispatcher  gives requests to slots, or lets them wait for one
+    _displaced   requests that have lost their slot, until each of them has been seen to
     _backlog     what a worker has been given and has not ended, and what is sent when
     _ledger      what a worker has been sent and may have begun; how much is sent ahead
     _oversight   what is to be done about requests that have begun, and when

@@ -5,10 +5,11 @@ Decisions only: nothing here waits.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from ._displaced import Displaced
 from ._errors import NoWorkersAvailableError, PoolBusyError
 from ._keys import Keys, OnlySlot
 from ._routing import Loads, Rotation, fair_share, number
@@ -110,10 +111,7 @@ class Dispatcher:
         self._keys = Keys()
         # By app and key, what waits until nothing of the key is left in the slot that it leaves.
         self._moving: dict[tuple[int | None, object], OrderedDict[Request, None]] = {}
-        # What has lost its slot and has not been routed again, in order of acceptance; and of it
-        # how many there are of each app and key.
-        self._displaced: OrderedDict[Request, None] = OrderedDict()
-        self._displaced_keys: Counter[tuple[int | None, object]] = Counter()
+        self._displaced = Displaced(self)
         keys = (None, *apps)
         self._rotations: dict[int | None, Rotation] = {key: Rotation() for key in keys}
         self._waiting: dict[int | None, OrderedDict[Request, None]] = {
@@ -144,37 +142,24 @@ class Dispatcher:
         """
         if request.key is None:
             self._route_in_turn(request)
-        elif self._displaced_keys and (request.target.app, request.key) in self._displaced_keys:
-            self.displace([request])  # behind those of its key
+        elif self._displaced.keyed:
+            self._displaced.put([request])  # one of them may be of its key, and goes before it
         else:
             self._route_by_key(request)
 
     # What has lost its slot
 
-    def displace(self, requests: Iterable[Request]) -> None:
-        """Take on requests that have lost their slot and cannot have begun.
+    def displace(self, requests: Sequence[Request]) -> None:
+        """Take on requests, in order, that have lost their slot and cannot have begun.
 
         They are to be routed again, by `route_displaced`: in order of acceptance, by the normal
         rotation, behind what the other slots have been given. None of them is refused.
         """
-        displaced = self._displaced
-        in_order = sorted(requests, key=number)
-        was_last = next(reversed(displaced)).number if displaced else -1
-        for request in in_order:
-            request.place = self
-            displaced[request] = None
-            if request.key is not None:
-                self._displaced_keys[request.target.app, request.key] += 1
-        if in_order and in_order[0].number < was_last:
-            self._displaced = OrderedDict.fromkeys(sorted(displaced, key=number))
+        self._displaced.put(requests)
 
     def route_displaced(self, count: int) -> None:
         """Route some of them. Others, if there are more, are left for later."""
-        for _ in range(count):
-            if not self._displaced:
-                return
-            request, _ = self._displaced.popitem(last=False)
-            self._forget_displaced(request)
+        for request in self._displaced.take(count):
             try:
                 if request.key is None:
                     self._route_in_turn(request)
@@ -187,13 +172,6 @@ class Dispatcher:
     def has_displaced(self) -> bool:
         """Whether there are any."""
         return bool(self._displaced)
-
-    def _forget_displaced(self, request: Request) -> None:
-        if request.key is not None:
-            way = request.target.app, request.key
-            self._displaced_keys[way] -= 1
-            if not self._displaced_keys[way]:
-                del self._displaced_keys[way]
 
     # The slot of a request
 
@@ -300,6 +278,16 @@ class Dispatcher:
             return ()
         return self._moving.pop((app, key), ())
 
+    def unplace_all(self, requests: Iterable[Request]) -> list[Request]:
+        """Do that for many requests; return all that has waited for it."""
+        if self._moving:
+            return [*chain.from_iterable(map(self.unplace, requests))]
+        end = self._keys.end
+        for request in requests:
+            if not isinstance(request.key, OnlySlot):
+                end(request.target.app, request.key)
+        return []
+
     def _check_room(self, request: Request, max_queue: int) -> None:
         app, key = request.target.app, request.key
         if key is not None:
@@ -359,13 +347,13 @@ class Dispatcher:
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a waiting request."""
-        if request in self._displaced:
-            del self._displaced[request]
-            self._forget_displaced(request)
-        elif request.key is None:
-            del self._waiting[request.app][request]
+        queue = self._waiting[request.app]
+        if request.key is not None:
+            queue = self._moving.get((request.app, request.key), OrderedDict())
+        if request in queue:
+            del queue[request]
         else:
-            del self._moving[request.app, request.key][request]
+            self._displaced.withdraw(request)
         self._left(request)
         return True
 
@@ -378,9 +366,8 @@ class Dispatcher:
 
     def let_go(self) -> list[Request]:
         """Let go of the requests that wait here."""
-        queues = [self._displaced, *self._waiting.values(), *self._moving.values()]
-        self._displaced_keys.clear()
-        waiting = [*chain.from_iterable(queues)]
+        queues = [*self._waiting.values(), *self._moving.values()]
+        waiting = [*self._displaced.take(len(self._displaced)), *chain.from_iterable(queues)]
         for queue in queues:
             queue.clear()
         return waiting
@@ -392,16 +379,17 @@ class Dispatcher:
         self._slots[slot.index] = slot
         self._carriers_changed()
 
-    def remove(self, slot: Receiver) -> list[Request]:
-        """Forget a slot: it is given nothing more; return the requests that no slot can take now.
+    def remove(self, slot: Receiver) -> None:
+        """Forget a slot: it is given nothing more.
 
-        There are none unless those that stay, and are to carry all its apps, have failed.
+        What no slot can take now is displaced, to be told so. There is nothing of that kind unless
+        those that stay, and are to carry all its apps, have failed.
         """
         if slot.index in self._ready:
             self.lost(slot)
         del self._slots[slot.index]
         self._failed.discard(slot.index)
-        return self._abandoned_by(slot)
+        self._abandoned_by(slot)
 
     def revive(self, slot: Receiver) -> None:
         """Take note that a slot that has failed will be ready after all."""
@@ -426,14 +414,16 @@ class Dispatcher:
     def _take_part(self, slot: Receiver, apps: Sequence[int | None]) -> None:
         carriers = {app: len(self._rotations[app]) for app in apps}
         others = [self._slots[index] for index in sorted(self._ready - {slot.index})]
-        share = fair_share([other.unsent() for other in others], carriers)
+        taken: list[Request] = []
         for other in others:
-            other.take_back([request for request in share if request.place is other])
+            share = fair_share(other.unsent(), carriers)
+            other.take_back(share)
             self.load_changed(other)
+            taken += share
         for app in apps:
-            share += self._waiting[app]
+            taken += self._waiting[app]
             self._waiting[app].clear()
-        slot.give_all(sorted(share, key=number))
+        slot.give_all(sorted(taken, key=number))
         self.load_changed(slot)
         for app in apps:
             self._rotations[app].add(slot.index)
@@ -447,15 +437,15 @@ class Dispatcher:
         for app in self._apps_of(slot):
             self._rotations[app].remove(slot.index)
 
-    def failed(self, slot: Receiver, cause: BaseException) -> list[Request]:
-        """Give a lost slot up for good; return the requests that no slot can take now."""
+    def failed(self, slot: Receiver, cause: BaseException) -> None:
+        """Give a lost slot up for good; what no slot can take now is displaced."""
         if self._slots.get(slot.index) is not slot:
-            return []  # it had been removed already: another may have its index
+            return  # it had been removed already: another may have its index
         self._failed.add(slot.index)
         self._causes.update(dict.fromkeys(self._apps_of(slot), cause))
-        return self._abandoned_by(slot)
+        self._abandoned_by(slot)
 
-    def _abandoned_by(self, slot: Receiver) -> list[Request]:
+    def _abandoned_by(self, slot: Receiver) -> None:
         self._carriers_changed()
         hopeless: list[Request] = []
         for app in self._apps_of(slot):
@@ -464,7 +454,7 @@ class Dispatcher:
                 self._waiting[app].clear()
                 for way in [way for way in self._moving if way[0] == app]:
                     hopeless += self._moving.pop(way)
-        return hopeless
+        self.displace(sorted(hopeless, key=number))
 
     def _carriers_changed(self) -> None:
         self._carriers.clear()

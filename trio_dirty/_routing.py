@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Rotation:
@@ -181,33 +182,32 @@ class Routable(Protocol):
 R = TypeVar("R", bound=Routable)
 
 
-def number(request: Routable) -> int:
-    """Return the request's place in the order of acceptance, to sort by."""
-    return request.number
+number: Callable[[Routable], int] = attrgetter("number")
+"""A request's place in the order of acceptance, to sort by."""
 
 
-def fair_share(queues: Iterable[Iterable[R]], carriers: Mapping[int | None, int]) -> list[R]:
-    """Choose what a slot that has become ready takes from the queues of the others.
+def fair_share(queue: Iterable[R], carriers: Mapping[int | None, int]) -> list[R]:
+    """Choose what a slot that has become ready takes from the queue of another.
 
-    Of an app that n others carry it takes one request of each n + 1, evenly spread over
-    each queue: so every slot keeps as much as the new one gets, and neither the oldest
-    requests nor the youngest are preferred. Requests with a key stay where they are.
+    Of an app that n others carry it takes one request of each n + 1, evenly spread over the queue:
+    so every slot keeps as much as the new one gets, and neither the oldest requests nor the
+    youngest are preferred. Requests with a key stay where they are.
 
     Args:
-        queues: for each other ready slot its requests that have not been sent, in order.
+        queue: the requests of another ready slot that have not been sent, in order.
         carriers: for each app of the new slot, how many other ready slots carry it.
 
     Returns:
-        The requests to move, in order of acceptance.
+        The requests to move, in the order of the queue.
     """
     share = []
-    for queue in queues:
-        passed = dict.fromkeys(carriers, 0)
-        for request in queue:
-            app = request.app
-            if app in passed and request.key is None:
+    passed = dict.fromkeys(carriers, 0)
+    for request in queue:
+        app = request.app
+        if app in passed and request.key is None:
+            if passed[app] == carriers[app]:
+                passed[app] = 0
+                share.append(request)
+            else:
                 passed[app] += 1
-                if passed[app] > carriers[app]:
-                    passed[app] = 0
-                    share.append(request)
-    return sorted(share, key=number)
+    return share

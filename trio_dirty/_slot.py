@@ -127,7 +127,8 @@ class Slot:
         self._take_in_all()
         for request in requests:
             request.place = self
-            if self.instruments is not None:
+        if self.instruments is not None:
+            for request in requests:
                 self.instruments.request_given(request.number, self.index)
         self.backlog.put_last(requests)
         self.wake_consumer()
@@ -150,13 +151,16 @@ class Slot:
         """
         if self.instruments is not None:
             self.instruments.request_cancelled(request.number)
-        self._take_in_all()
+        if self.backlog.arrived:
+            self._take_in_all()
         incarnation = self._sent_to(request)
         backlog = self.backlog if incarnation is None else incarnation.backlog
         if backlog.withdraw(request):
-            self.load_changed()
+            if self.is_weighed:
+                self.load_changed()
             self.end_unbegun(request)
-            self.progress.unpark_all()
+            if self.progress:
+                self.progress.unpark_all()
             return True
         if incarnation is not None and request in backlog.executing():
             incarnation.left(request)
@@ -189,45 +193,60 @@ class Slot:
             keeps: whether those with a key stay here, before all that came later.
             freed: what has waited for others of its key to end here, to be routed among them.
         """
-        kept: list[Request] = []
-        moving = [*freed]
-        for request in sorted(requests, key=number):
-            if keeps and request.key is not None and not request.cancelled:
-                kept.append(request)
-                continue
-            if request.key is not None:
-                moving += self.dispatcher.unplace(request)
-            if request.cancelled:
-                self._skip(request)
-            elif isinstance(request.key, OnlySlot):
+        # In as few passes as can be, without a line of Python for each: there may be 100,000.
+        moving = sorted(requests, key=number)
+        keyed = [request for request in moving if request.key is not None]
+        kept = [request for request in keyed if not request.cancelled] if keeps else []
+        stay = set(kept)
+        if stay:
+            moving = [request for request in moving if request not in stay]
+            keyed = [request for request in keyed if request not in stay]
+        freed = [*freed, *self.dispatcher.unplace_all(keyed)]
+        ended = [request for request in moving if request.cancelled]
+        for request in ended:
+            self._skip(request)
+        parts = [request for request in keyed if isinstance(request.key, OnlySlot)]
+        for request in parts:
+            if not request.cancelled:
                 self._end_part(request)
-            else:
-                moving.append(request)
+        if ended or parts or freed:
+            out = {*ended, *parts}
+            moving = sorted([*freed, *(each for each in moving if each not in out)], key=number)
         if kept:  # first, so that the others find how much stays here
             self.backlog.put_first(kept)
             self.load_changed()
             self.wake_consumer()
-        stay = set(kept)
         self.dispatcher.displace(moving)
-        routed = 0
-        for request in sorted([*kept, *moving], key=number):
-            if request in stay:
-                if self.instruments is not None:
-                    self.instruments.request_given(request.number, self.index)
-            elif routed < ROUTED_AT_ONCE:
-                self.dispatcher.route_displaced(1)
-                routed += 1
+        if self.instruments is None or not kept:
+            self.dispatcher.route_displaced(ROUTED_AT_ONCE)
+        else:
+            self._tell_and_route(sorted([*kept, *moving], key=number), stay)
         if self.dispatcher.has_displaced:
             self._route_later()
 
+    def _tell_and_route(self, requests: Iterable[Request], stay: set[Request]) -> None:
+        """Route displaced requests, and tell of those that stay, in one order."""
+        assert self.instruments is not None
+        routed = 0
+        for request in requests:
+            if request in stay:
+                self.instruments.request_given(request.number, self.index)
+            elif routed < ROUTED_AT_ONCE:
+                self.dispatcher.route_displaced(1)
+                routed += 1
+
     def pass_on_unsent(self, *, keeps: bool) -> None:
         """Have what has not been sent routed again; what only this slot can execute stays."""
-        moving = [
+        staying = [
             request
             for request in self.unsent()
-            if request.key is None or not (keeps or isinstance(request.key, OnlySlot))
+            if request.key is not None and (keeps or isinstance(request.key, OnlySlot))
         ]
-        self.take_back(moving)
+        moving = self.take_unsent()
+        if staying:
+            stay = set(staying)
+            moving = [request for request in moving if request not in stay]
+            self.backlog.put_last(staying)
         self.pass_on(moving, keeps=keeps)
 
     def take_unsent(self) -> list[Request]:
@@ -251,8 +270,7 @@ class Slot:
         self.failure = cause
         if self.instruments is not None:
             self.instruments.slot_closed(self.index, cause)
-        for request in self.dispatcher.failed(self, cause):
-            self.dispatcher.end_hopeless(request, no_workers(request.target, cause))
+        self.dispatcher.failed(self, cause)
         self.pass_on(self.take_unsent(), keeps=False)
         self.progress.unpark_all()
 

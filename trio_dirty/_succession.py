@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._backoff import Backoff
-from ._dispatcher import no_workers
 from ._engine import Blueprint
 from ._errors import AppLoadError, MemoryLimitError
 from ._incarnation import Incarnation
@@ -110,12 +109,10 @@ class Succession:
     def leave(self) -> None:
         """Take the slot out of the pool: its workers end what they have been sent, and close."""
         slot = self.slot
-        hopeless = slot.dispatcher.remove(slot)
+        slot.dispatcher.remove(slot)
         if slot.instruments is not None:
             slot.instruments.slot_leaving(slot.index)
         self._end("resize")
-        for request in hopeless:
-            slot.dispatcher.end_hopeless(request, no_workers(request.target, slot.failure))
         if slot.current is None:
             slot.pass_on(slot.take_unsent(), keeps=False)
         else:

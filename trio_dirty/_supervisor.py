@@ -10,6 +10,7 @@ import trio
 
 from ._allocation import allocate
 from ._dispatcher import Dispatcher
+from ._displaced import Displaced
 from ._durations import Durations
 from ._scaling import Scaling
 from ._slot import ROUTED_AT_ONCE, Slot
@@ -312,28 +313,25 @@ class Rest:
 
     def __init__(self, instruments: Instruments | None) -> None:
         self._instruments = instruments
-        self._requests: dict[Request, None] = {}
+        self._displaced = Displaced(self)
 
-    def take(self, requests: Iterable[Request]) -> None:
+    def take(self, requests: Sequence[Request]) -> None:
         """Take requests over from where they were."""
-        for request in requests:
-            request.place = self
-            self._requests[request] = None
+        self._displaced.put(requests)
 
     def close_some(self) -> bool:
         """End some of them; return whether there are more."""
-        for request in [*itertools.islice(self._requests, CLOSED_AT_ONCE)]:
-            del self._requests[request]
+        for request in self._displaced.take(CLOSED_AT_ONCE):
             if request.cancelled:
                 request.skip()
             else:
                 request.fail(trio.ClosedResourceError("this pool was closed"))
             self._tell_end(request)
-        return bool(self._requests)
+        return bool(self._displaced)
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a request whose caller leaves."""
-        del self._requests[request]
+        self._displaced.withdraw(request)
         if self._instruments is not None:
             self._instruments.request_cancelled(request.number)
         self._tell_end(request)
