@@ -257,7 +257,7 @@ async def test_two_pools_at_once_know_nothing_of_each_other() -> None:
     assert first.statistics().restarts == 0
 
 
-def level() -> dict[str, object]:
+def level() -> dict[str, Any]:
     """Return what grows where a pool leaves something behind."""
     gc.collect()
     return {
@@ -272,6 +272,12 @@ def level() -> dict[str, object]:
     }
 
 
+def assert_level(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Check that nothing grows; but threads that trio keeps end when they have had no work."""
+    assert after.pop("threads") <= before.pop("threads")
+    assert after == before
+
+
 async def test_processes_in_a_loop_of_pools_leave_nothing() -> None:
     async def once() -> None:
         async with open_pool([Lasting], workers=2) as pool:
@@ -284,9 +290,7 @@ async def test_processes_in_a_loop_of_pools_leave_nothing() -> None:
     before = level()
     for _ in range(15):
         await once()
-    after = level()
-    assert before.pop("threads") >= after.pop("threads")
-    assert after == before
+    assert_level(before, level())
 
 
 async def test_a_thousand_simulated_pools_in_a_loop_leave_nothing() -> None:
@@ -303,5 +307,5 @@ async def test_a_thousand_simulated_pools_in_a_loop_leave_nothing() -> None:
     before, count = level(), objects()
     for _ in range(1000):
         await once()
-    assert level() == before
+    assert_level(before, level())
     assert objects() - count < 500, "half an object for each pool"
