@@ -97,8 +97,9 @@ class Lasting(Bad):
         time.sleep(seconds)
         return self.who()
 
-    def ask_again_and_again(self) -> None:
+    def ask_again_and_again(self, begun: str) -> None:
         """Compute for ever, and ask now and then whether anybody wants that."""
+        Path(begun).touch()
         while True:
             trio_dirty.check_cancelled()
 

@@ -233,18 +233,21 @@ def gives_up_root(directory: str) -> None:
             limited = pool.with_options(timeout=0.2)
             await timed_out(limited, Bad.hang, str(begun))
             await timed_out(limited, Lasting.hold_lock, str(begun))
-            await timed_out(pool.with_options(soft_timeout=0.2), Lasting.ask_again_and_again)
+            await timed_out(
+                pool.with_options(soft_timeout=0.2), Lasting.ask_again_and_again, str(begun)
+            )
             # What asks might end before it is killed.
-            calls: list[tuple[Any, Callable[..., Any], list[int]]] = [
-                ("kill", Lasting.sleep, [600]),
-                ("interrupt", Lasting.ask_again_and_again, []),
+            calls: list[tuple[Any, Callable[..., Any]]] = [
+                ("kill", Bad.hang),
+                ("interrupt", Lasting.ask_again_and_again),
             ]
-            for on_cancel, action, args in calls:
+            for on_cancel, action in calls:
+                begun = Path(directory, on_cancel)
                 with trio.CancelScope() as scope:
                     async with trio.open_nursery() as nursery:
                         view = pool.with_options(on_cancel=on_cancel)
-                        nursery.start_soon(view.run_sync, action, *args)
-                        await until(lambda: pool.statistics().running)
+                        nursery.start_soon(view.run_sync, action, str(begun))
+                        await until(begun.exists)
                         scope.cancel()
                 await until(lambda: not pool.statistics().running)
                 await until(lambda: pool.statistics().restarts_by_cause == {"killed": 3})
