@@ -24,6 +24,9 @@ class Payloads(trio_dirty.App):
     def echo(self, value: Any) -> Any:
         return value
 
+    def pair(self, one: Any, other: Any) -> Any:
+        return one, other
+
     def raises(self, value: Any) -> NoReturn:
         raise ValueError(value)
 

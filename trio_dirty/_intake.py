@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from ._errors import DirtyError, PoolBusyError
-from ._pickling import PROTOCOL, SmallPickler, dump_slowly
+from ._pickling import PROTOCOL, SmallPickler, dump_slowly, is_slow
 from ._request import Request
 from ._targets import Targets
 from ._threads import UNLIMITED, yield_lock
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ._targets import Target
 
 R = TypeVar("R", bound=Request)
+
+SLOW_TYPES = frozenset((str, array))
+"""What `is_slow` may be true of."""
 
 
 class Intake:
@@ -55,6 +59,11 @@ class Intake:
         """
         if not self._supervisor.is_open:
             raise trio.ClosedResourceError("this pool is closed")
+        for value in args:
+            if type(value) in SLOW_TYPES and is_slow(value):
+                return None
+        if kwargs and any(map(is_slow, kwargs.values())):
+            return None
         try:
             return self._pickler.dump((args, kwargs))
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _wire
-from ._pickling import SegmentPickler
+from ._pickling import SegmentPickler, instead_of, is_slow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ class Outbox:
 
     def result(self, value: object, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of a result, or of the failure to pickle it."""
+        kind = type(value)
         try:
+            if (kind is str or kind.__name__ == "array") and is_slow(value):
+                # So that the pool can take it in piece by piece.
+                return self.report(_wire.RESULT, instead_of(value, _not_needed), number, seconds)
             return _wire.value_frames(_wire.RESULT, number, self.dump(value), seconds)
         except BaseException as error:
             return self.not_pickled("a result", value, error, number, seconds)
@@ -74,6 +78,10 @@ class Outbox:
             return _wire.large_frame(_wire.ERROR, number, segments, seconds=seconds)
         alone = pickled[0] if pickled else None
         return self.report(_wire.ERROR, (*failure, alone), number, seconds)
+
+
+def _not_needed() -> None:
+    """For what is pickled where nothing else wants the interpreter lock, or can wait for it."""
 
 
 def _cut(text: str) -> str:

@@ -17,7 +17,8 @@ from ._wire import SMALL_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from array import array
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
     Segment: TypeAlias = bytes | bytearray | memoryview
@@ -130,6 +131,92 @@ def join_pieces(*pieces: bytes) -> list[Any]:
     return values
 
 
+TEXT_PIECE = 1 << 20
+"""Characters, or bytes of arrays, that are copied at a time: less than a millisecond's work."""
+
+
+class _Text:
+    """Stands for a long text, which the C pickler would encode in one go, and copy."""
+
+    def __init__(self, text: str, after_piece: Callable[[], None]) -> None:
+        self._text = text
+        self._after_piece = after_piece
+
+    def __reduce__(self) -> tuple[Callable[..., str], tuple[bytes, ...]]:
+        pieces = []
+        for start in range(0, len(self._text), TEXT_PIECE):
+            piece = self._text[start : start + TEXT_PIECE]
+            pieces.append(piece.encode("utf-8", "surrogatepass"))
+            self._after_piece()
+        return join_text, tuple(pieces)
+
+
+def join_text(*pieces: bytes) -> str:
+    """Return the text that was pickled piece by piece."""
+    return Joining.join(map(decode_piece, pieces))
+
+
+def decode_piece(piece: bytes) -> str:
+    """Return the text of one piece."""
+    return piece.decode("utf-8", "surrogatepass")
+
+
+class Joining:
+    """How a text is put together.
+
+    Attributes:
+        join: joins new texts. A pool's process has one of its own, since this one copies all of
+            them in one go.
+    """
+
+    join: Callable[[Iterable[str]], str] = staticmethod("".join)
+
+
+class _Array:
+    """Stands for a large `array.array`, which would be copied: its buffer is not."""
+
+    def __init__(self, value: array[Any]) -> None:
+        self._array = value
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        buffer = pickle.PickleBuffer(memoryview(self._array).cast("B"))
+        return make_array, (self._array.typecode, buffer)
+
+
+def make_array(typecode: str, content: bytearray) -> array[Any]:
+    """Return an array of this content."""
+    from array import array  # who has none does not pay for it
+
+    made: array[Any] = array(typecode)
+    view = memoryview(content)
+    for start in range(0, len(view), TEXT_PIECE):  # else it would be copied in one go
+        made.frombytes(view[start : start + TEXT_PIECE])
+    return made
+
+
+def is_slow(value: object) -> bool:
+    """Return whether this is a text or an array that the C pickler would take long to copy."""
+    kind = type(value)
+    if kind is str:
+        return len(value) > SMALL_LIMIT  # type: ignore[arg-type]
+    return kind.__name__ == "array" and _is_large_array(value)
+
+
+def _is_large_array(value: Any) -> bool:
+    return (
+        type(value).__module__ == "array"
+        and value.typecode not in "uw"  # characters, which are not everywhere of one size
+        and len(value) * value.itemsize > SMALL_LIMIT
+    )
+
+
+def instead_of(value: object, after_piece: Callable[[], None]) -> object:
+    """Return the value, or what stands for it where it would keep the interpreter lock for long."""
+    if not is_slow(value):
+        return _Pieces.instead_of(value, after_piece)
+    return _Text(value, after_piece) if isinstance(value, str) else _Array(value)  # type: ignore[arg-type]
+
+
 class _Sink:
     """The file that a `pickle.Pickler` writes segments to.
 
@@ -159,9 +246,7 @@ def dump_slowly(
     have the interpreter lock, which the C pickler never does.
     """
     segments: list[Segment] = []
-    pieces = {
-        id(value): _Pieces.instead_of(value, after_segment) for value in (*args, *kwargs.values())
-    }
+    pieces = {id(value): instead_of(value, after_segment) for value in (*args, *kwargs.values())}
     args = tuple(pieces[id(value)] for value in args)
     kwargs = {name: pieces[id(value)] for name, value in kwargs.items()}
     try:
@@ -214,6 +299,15 @@ class SmallPickler:
         written, self._written = self._written, None
         self._forget()
         return written
+
+
+def read_whole(data: bytes) -> SegmentReader:
+    """Return a reader of segments that have all been received."""
+    return SegmentReader(data, len(data), _nothing_more)
+
+
+def _nothing_more(_: memoryview) -> int:
+    return 0
 
 
 class SegmentsCutError(Exception):

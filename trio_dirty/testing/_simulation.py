@@ -20,6 +20,7 @@ from .._info import WorkerInfo, current_worker
 from .._lane import Lane, current_lane
 from .._nursery import open_service_nursery
 from .._outbox import Outbox, traceback_text
+from .._pickling import read_whole
 from .._processes import log_closing
 from .._replies import chunk, reply
 from .._wire import HEADER
@@ -222,7 +223,7 @@ class SimWorker(Worker):
                     size = _wire.large_size(body)
                     pickled, data = data[:size], data[size:]
                 target = bytes(body[:target_length])
-                self._inbox.append((number, target, bytes(pickled), kind & ~_wire.LARGE))
+                self._inbox.append((number, target, bytes(pickled), kind))
         self._changed.unpark_all()
         return ()
 
@@ -343,14 +344,15 @@ class SimWorker(Worker):
                     return
                 await self._changed.park()
                 continue
-            number, target, pickled, kind = self._inbox.popleft()
+            number, target, arguments, kind = self._inbox.popleft()
             lane.begin(number)
             if target is None:
                 self._report([_wire.frame(_wire.SKIPPED, number)])
                 continue
-            turn = self._turn(target, pickled)
+            turn = self._turn(target, arguments)
             self._memory += turn.memory
-            if kind == _wire.REQUEST:
+            pickled = read_whole(arguments) if kind & _wire.LARGE else arguments
+            if kind & ~_wire.LARGE == _wire.REQUEST:
                 frames = answer(lane, apps, outbox, number, target, pickled)
                 interrupt = await self._last(lane, turn)
                 if interrupt is not None:
@@ -425,10 +427,11 @@ class SimWorker(Worker):
         if kind & _wire.LARGE:
             body = data[HEADER.size + length :]
         kind &= ~_wire.LARGE
+        load = read_whole(bytes(body)).load_next
         if kind == _wire.CHUNK:
-            self._replies.append(Chunks(number, [(chunk(pickle.loads, body), len(body))]))
+            self._replies.append(Chunks(number, [(chunk(load), len(body))]))
         else:
-            self._replies.append(reply(kind, number, seconds, pickle.loads, body))
+            self._replies.append(reply(kind, number, seconds, load))
         self._changed.unpark_all()
 
     def _turn(self, target: bytes, pickled: bytes) -> Turn:
@@ -444,7 +447,7 @@ class SimWorker(Worker):
         try:
             meant = pickle.loads(target)
             app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
-            args, kwargs = pickle.loads(pickled)
+            args, kwargs = read_whole(pickled).load()
         except BaseException:
             return None
         return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
