@@ -435,3 +435,12 @@ def test_what_has_left_takes_no_room_though_the_worker_has_it():
     backlog.withdraw(ahead)
     assert backlog.has_room(1)
     assert not backlog.has_room(0), "the lane is taken"
+
+
+def test_a_large_request_forgets_its_segments_when_they_are_handed_out():
+    """Whose buffers they are may resize them as soon as they are sent."""
+    large, small = request(1, large=True), request(2)
+    backlog = given(quiet(), large, small)
+    assert backlog.next_frames() == ["head 1", "segment 1"]
+    assert large.frames == ()
+    assert backlog.next_frames() == ["frame 2"]

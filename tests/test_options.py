@@ -429,3 +429,18 @@ def test_routing_and_max_queue_are_kept():
         assert checked(max_queue=max_queue).max_queue == max_queue
     for routing in ("round_robin", "least_loaded"):
         assert checked(routing=routing).routing == routing
+
+
+@pytest.mark.parametrize(
+    ("soft_timeout", "on_cancel", "interruptible"),
+    [
+        (None, "abandon", False),
+        (math.inf, "kill", False),
+        (1.0, "abandon", True),
+        (None, "interrupt", True),
+    ],
+)
+def test_what_may_be_interrupted_is_known(soft_timeout, on_cancel, interruptible):
+    assert Limits.checked(None, soft_timeout, on_cancel).is_interruptible is interruptible
+    assert Limits.checked(9.0, soft_timeout, on_cancel).is_interruptible is interruptible
+    assert not Limits().is_interruptible

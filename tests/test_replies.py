@@ -18,6 +18,7 @@ from messages import whole
 
 from trio_dirty import RemoteError, _wire
 from trio_dirty._errors import RemoteTraceback
+from trio_dirty._outbox import FOLLOWS
 from trio_dirty._pickling import SegmentsCutError
 from trio_dirty._replies import ChunkFailure, chunk, reply
 
@@ -164,3 +165,24 @@ def test_a_chunk_that_is_cut_ends_the_worker():
 
     with pytest.raises(SegmentsCutError):
         chunk(load)
+
+
+def test_an_exception_may_be_pickled_behind_the_failure():
+    values = iter([("the text", "the.kind", "the traceback", FOLLOWS), ValueError("bad", 17)])
+    number, seconds, arrived, value = reply(_wire.ERROR, 7, 0.5, lambda: next(values))
+    assert (number, seconds, value) == (7, 0.5, None)
+    assert type(arrived) is ValueError
+    assert arrived.args == ("bad", 17)
+    assert arrived.__cause__.text == "the traceback"
+
+
+def test_one_that_is_cut_behind_the_failure_ends_the_worker():
+    def load():
+        if called:
+            raise SegmentsCutError
+        called.append(True)
+        return "the text", "the.kind", "the traceback", FOLLOWS
+
+    called = []
+    with pytest.raises(SegmentsCutError):
+        reply(_wire.ERROR, 7, 0.5, load)

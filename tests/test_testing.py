@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from apps import Counter, record
-from apps_bad import DoesNotUnpickle
+from apps_bad import Bad, DoesNotUnpickle
 from hypothesis import given, settings, strategies as st
 
 import trio_dirty
@@ -513,3 +513,16 @@ async def test_workers_are_killed_at_once_when_the_program_is_interrupted(error,
             raise error
     assert outcomes == ["closed"] * 6
     assert CLOSED == []
+
+
+def test_large_values_cross_to_simulated_workers_and_back() -> None:
+    async def main() -> None:
+        value = ["a" * 300_000, bytes(300_000), 1 << 8 * 600_000]
+        async with open_pool([Bad], workers=1, engine=SimEngine()) as pool:
+            assert await pool.run_sync(Bad.echo, value) == value
+            assert await pool.execute(Bad, "echo", value[0]) == value[0]
+            with pytest.raises(ValueError) as caught:  # noqa: PT011
+                await pool.run_sync(Bad.raise_made, ValueError, *value)
+            assert caught.value.args == tuple(value)
+
+    trio.run(main)

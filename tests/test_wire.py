@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given, strategies as st
+from messages import whole
 
 from trio_dirty import _wire
 from trio_dirty._pickling import SmallPickler
@@ -74,3 +75,35 @@ def test_two_numbers_arrive_as_they_were(number, first, second):
     body = data[HEADER.size :]
     assert (length, kind, target, told) == (len(body), _wire.CREDIT, 0, number)
     assert _wire.pair(body) == (first, second)
+
+
+@pytest.mark.parametrize("length", [0, 1, _wire.SMALL_LIMIT, _wire.SMALL_LIMIT + 1])
+def test_a_value_is_small_or_large_by_its_length(length):
+    frames = _wire.value_frames(_wire.RESULT, 7, [bytes(length)], 0.5)
+    if length > _wire.SMALL_LIMIT:
+        assert frames == large_frame(_wire.RESULT, 7, [bytes(length)], seconds=0.5)
+    else:
+        assert frames == (frame(_wire.RESULT, 7, bytes(length), seconds=0.5),)
+
+
+def test_a_value_of_several_segments_is_large():
+    assert _wire.value_frames(_wire.CHUNK, 7, [b"a", b"b"]) == large_frame(
+        _wire.CHUNK, 7, [b"a", b"b"]
+    )
+    assert HEADER.unpack_from(_wire.value_frames(_wire.CHUNK, 7, [b"a"])[0])[3] == 0.0
+
+
+def test_the_longest_target_and_the_largest_small_pickle_have_room():
+    frame(_wire.REQUEST, body=bytes(_wire.SMALL_LIMIT), target=bytes(_wire.TARGET_LIMIT))
+    _wire.check_length(_wire.TARGET_LIMIT + _wire.SMALL_LIMIT)
+
+
+def test_what_has_no_room_is_refused_on_both_sides():
+    most = _wire.BODY_LIMIT
+    assert len(frame(_wire.CLOSED, body=bytes(most - 1), target=b"t")) == HEADER.size + most
+    with pytest.raises(ValueError, match=whole(f"a body has at most {most} bytes, was {most + 1}")):
+        frame(_wire.CLOSED, body=bytes(most), target=b"t")
+    _wire.check_length(most)
+    text = f"a frame of {most + 1} bytes was announced, and {most} are the most"
+    with pytest.raises(ValueError, match=whole(text)):
+        _wire.check_length(most + 1)
