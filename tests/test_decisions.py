@@ -166,12 +166,11 @@ def test_a_ledger_that_is_settled_counts_anew():
     st.lists(st.lists(st.integers(0, 2), max_size=30), max_size=4),
     st.dictionaries(st.integers(0, 2), st.integers(0, 4)),
 )
-def test_a_new_slot_takes_its_share_in_order_of_acceptance(apps, carriers):
+def test_a_new_slot_takes_its_share_of_each_app_evenly(apps, carriers):
     numbers = iter(range(1000))
     queues = [[request(next(numbers), app) for app in queue] for queue in apps]
     for queue in queues:
         share = fair_share(queue, carriers)
-        assert [r.number for r in share] == sorted(r.number for r in share)
         assert all(r.app in carriers for r in share)
         for app, others in carriers.items():
             present = [r for r in queue if r.app == app]

@@ -128,7 +128,7 @@ class Dispatcher:
         if self._max_queue is not None:
             self._check_room(request, self._max_queue)
         if request.key is None and self._takes_turns:  # the path of most
-            index = self._rotations[request.target.app].take()
+            index = self._rotations[request.app].take()
             if index is not None:
                 self._slots[index].give(request)
                 return
@@ -176,7 +176,7 @@ class Dispatcher:
     # The slot of a request
 
     def _route_in_turn(self, request: Request) -> None:
-        app = request.target.app
+        app = request.app
         rotation = self._rotations[app]
         index = rotation.take() if self._takes_turns else self._choose(rotation)
         if index is not None:
@@ -227,7 +227,7 @@ class Dispatcher:
         self.load_changed(slot)
 
     def _route_by_key(self, request: Request) -> None:
-        app, key = request.target.app, request.key
+        app, key = request.app, request.key
         slots = self.carriers(app)
         if isinstance(key, OnlySlot):
             slots = [index for index in slots if index == key.index]
@@ -247,7 +247,7 @@ class Dispatcher:
 
     def _wait_to_move(self, request: Request) -> None:
         request.place = self
-        way = request.target.app, request.key
+        way = request.app, request.key
         waiting = self._moving.setdefault(way, OrderedDict())
         is_last = not waiting or next(reversed(waiting)).number < request.number
         waiting[request] = None
@@ -270,7 +270,7 @@ class Dispatcher:
             What has waited for that, to be routed as well: the caller may have others that are
             to come before it.
         """
-        app, key = request.target.app, request.key
+        app, key = request.app, request.key
         if isinstance(key, OnlySlot):
             return ()
         self._keys.end(app, key)
@@ -285,11 +285,11 @@ class Dispatcher:
         end = self._keys.end
         for request in requests:
             if not isinstance(request.key, OnlySlot):
-                end(request.target.app, request.key)
+                end(request.app, request.key)
         return []
 
     def _check_room(self, request: Request, max_queue: int) -> None:
-        app, key = request.target.app, request.key
+        app, key = request.app, request.key
         if key is not None:
             slots = self.carriers(app)
             if not slots:

@@ -261,7 +261,7 @@ class Incarnation:
             else:
                 slot.completed += 1
                 began = now - seconds if request.began is None else request.began
-                slot.durations.add(request.target.app, began - request.accepted, seconds)
+                slot.durations.add(request.app, began - request.accepted, seconds)
                 if error is None:
                     request.succeed(value)
                 elif attentive:

@@ -28,6 +28,7 @@ class Request(ABC):
 
     Attributes:
         target: what it calls.
+        app: the index of the app that can serve it; None if every slot can.
         number: its place in the order of acceptance.
         limits: how long it may be executed, and how it is cancelled.
         key: what decides on its slot; None for the rotation.
@@ -47,6 +48,7 @@ class Request(ABC):
 
     __slots__ = (
         "accepted",
+        "app",
         "awaited",
         "began",
         "cancelled",
@@ -75,6 +77,7 @@ class Request(ABC):
     ) -> None:
         self.task = trio.lowlevel.current_task()
         self.target = target
+        self.app = target.app
         self.number = number
         self.accepted = accepted
         self.began: float | None = None
@@ -98,11 +101,6 @@ class Request(ABC):
             self.size = sum(map(len, self.frames))
         self.is_special = self.large or self.streams or limits.is_timed
         self.place: Place
-
-    @property
-    def app(self) -> int | None:
-        """The index of the app that can serve it; None if every slot can."""
-        return self.target.app
 
     def __repr__(self) -> str:
         state = "awaited" if self.awaited else "no longer awaited"

@@ -198,7 +198,9 @@ class Slot:
         keyed = [request for request in moving if request.key is not None]
         kept = [request for request in keyed if not request.cancelled] if keeps else []
         stay = set(kept)
-        if stay:
+        if len(kept) == len(moving):
+            moving = keyed = []
+        elif kept:
             moving = [request for request in moving if request not in stay]
             keyed = [request for request in keyed if request not in stay]
         freed = [*freed, *self.dispatcher.unplace_all(keyed)]
