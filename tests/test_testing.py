@@ -14,7 +14,14 @@ from apps_bad import Bad, DoesNotUnpickle
 from hypothesis import given, settings, strategies as st
 
 import trio_dirty
-from trio_dirty import AppLoadError, DirtyError, RemoteError, WorkerCrashedError, open_pool
+from trio_dirty import (
+    AppLoadError,
+    DirtyError,
+    RemoteError,
+    RequestTimeoutError,
+    WorkerCrashedError,
+    open_pool,
+)
 from trio_dirty.testing import Boot, Call, EventLog, Plan, RandomPlan, SimEngine, Turn
 
 
@@ -526,3 +533,20 @@ def test_large_values_cross_to_simulated_workers_and_back() -> None:
             assert caught.value.args == tuple(value)
 
     trio.run(main)
+
+
+class Lasting(Plan):
+    def turn(self, call):
+        return Turn(10.0)
+
+
+async def test_what_is_interrupted_was_executed_for_as_long_as_it_lasted(autojump_clock):
+    async with open_pool(
+        [Counter], workers=1, soft_timeout=1.5, engine=SimEngine(Lasting())
+    ) as pool:
+        with pytest.raises(RequestTimeoutError):
+            await pool.run_sync(Counter.add)
+        async with pool.stream(Counter.numbers, 2) as numbers:
+            with pytest.raises(RequestTimeoutError):
+                await numbers.receive()
+        assert pool.statistics().execution.max == 1.5

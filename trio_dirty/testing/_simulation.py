@@ -105,11 +105,14 @@ class SimEngine(Engine):
         ready = [worker for worker in alive if worker.is_ready]
         return next(reversed(ready or alive), None)
 
+    def _make(self, blueprint: Blueprint) -> SimWorker:
+        return SimWorker(blueprint, self._plan)
+
     @asynccontextmanager
     async def start(self, blueprint: Blueprint) -> AsyncIterator[Worker]:
         """Return a block in which a simulated worker lives."""
         async with open_service_nursery() as nursery:
-            worker = SimWorker(blueprint, self._plan)
+            worker = self._make(blueprint)
             self._workers.append(worker)
             nursery.start_soon(worker.run)
             try:
@@ -354,13 +357,15 @@ class SimWorker(Worker):
             pickled = read_whole(arguments) if kind & _wire.LARGE else arguments
             if kind & ~_wire.LARGE == _wire.REQUEST:
                 frames = answer(lane, apps, outbox, number, target, pickled)
+                seconds, began = turn.seconds, trio.current_time()
                 interrupt = await self._last(lane, turn)
                 if interrupt is not None:
-                    frames = outbox.error(interrupt, number, turn.seconds)
+                    seconds = min(seconds, trio.current_time() - began)
+                    frames = outbox.error(interrupt, number, seconds)
                 await self._not_stalled()
                 if interrupt is None:
                     await self._die_as_planned(turn)
-                self._report(frames, turn.seconds)
+                self._report(frames, seconds)
             else:
                 execution = StreamExecution(lane, apps, outbox, number, target, pickled)
                 await self._stream(lane, execution, turn, outbox, number)
@@ -378,8 +383,10 @@ class SimWorker(Worker):
             if lane.left:
                 frames = execution.close()
             elif lane.window.is_open:
+                began = trio.current_time()
                 interrupt = await self._last(lane, turn)
-                seconds += turn.seconds
+                lasted = trio.current_time() - began
+                seconds += turn.seconds if interrupt is None else min(turn.seconds, lasted)
                 if interrupt is None and lane.steps >= turn.chunks:
                     await self._not_stalled()
                     await self._die_as_planned(turn)
