@@ -14,16 +14,25 @@ LOG_VARIABLE = "TRIO_DIRTY_TEST_LOG"
 """Names the file in which processes write what began."""
 
 
-def record(tag, seconds, dies=False, stubborn=False):
-    """Begin, last, and return the tag or die. In a simulation the plan does the latter two."""
+def record(tag, seconds, dies=False, stubborn=False, fails=False, content=None, payload=None):
+    """Begin, last, and return the tag, fail, or die. In a simulation the plan does what takes time.
+
+    Args:
+        content: what the result or the exception carries besides, see `bulk`.
+        payload: of no matter, but for its size.
+    """
     if begin(tag):
         last(seconds, stubborn)
         if dies:
             os._exit(9)
-    return tag
+    if fails:
+        raise PlannedError(tag, bulk(content))
+    return with_bulk(tag, content)
 
 
-def produce(tag, seconds, dies=False, stubborn=False, chunks=0):
+def produce(
+    tag, seconds, dies=False, stubborn=False, chunks=0, fails=False, content=None, payload=None
+):
     """Begin, and yield so many chunks, each after a while; or die before the last."""
     is_real = begin(tag)
 
@@ -33,9 +42,34 @@ def produce(tag, seconds, dies=False, stubborn=False, chunks=0):
                 last(seconds, stubborn)
                 if dies and chunk == chunks - 1:
                     os._exit(9)
-            yield chunk
+            yield with_bulk(chunk, content)
+        if fails:
+            raise PlannedError(tag, bulk(content))
 
     return steps()
+
+
+class PlannedError(Exception):
+    """Raised by an action that is to fail."""
+
+
+def bulk(content):
+    """Return an object of a kind and a size: ``content`` is both, or None."""
+    if content is None:
+        return None
+    kind, size = content
+    if kind == "int":
+        return (1 << 8 * size) - 1
+    if kind == "str":
+        return "x" * size
+    if kind == "list":
+        return [None] * size
+    return bytearray(size) if kind == "bytearray" else bytes(size)
+
+
+def with_bulk(value, content):
+    """Return a value, with an object of some size if there is to be one."""
+    return value if content is None else (value, bulk(content))
 
 
 def begin(tag):
@@ -63,21 +97,21 @@ def last(seconds, stubborn):
 class Recorder(trio_dirty.App):
     """Records what begins."""
 
-    def work(self, *how):
-        return record(*how)
+    def work(self, *how, **more):
+        return record(*how, **more)
 
-    def produce(self, *how):
-        return produce(*how)
+    def produce(self, *how, **more):
+        return produce(*how, **more)
 
 
 class OtherRecorder(trio_dirty.App):
     """A second app, so that apps take turns independently."""
 
-    def work(self, *how):
-        return record(*how)
+    def work(self, *how, **more):
+        return record(*how, **more)
 
-    def produce(self, *how):
-        return produce(*how)
+    def produce(self, *how, **more):
+        return produce(*how, **more)
 
 
 class Counter(trio_dirty.App):

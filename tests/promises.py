@@ -111,6 +111,12 @@ def threads_of(log: Log) -> int:
     return log.script.threads
 
 
+def is_in_pieces(log: Log) -> bool:
+    """Whether what a lost slot had goes elsewhere little by little, and others in between."""
+    assert log.script is not None
+    return log.script.pieces
+
+
 def is_stream(log: Log, number: int) -> bool:
     """Whether a request's results come one by one."""
     return log.ask(number).chunks is not None
@@ -227,6 +233,8 @@ def judge_fairness(log: Log) -> None:
     assert log.script is not None
     if log.script.max_queue is not None:
         return
+    if log.script.routing == "least_loaded" and is_in_pieces(log):
+        return  # what is on its way is in no slot
     loads: Counter[int] = Counter()
     rotations = Rotations(loads if log.script.routing == "least_loaded" else None)
     places: dict[int, int] = {}
@@ -304,6 +312,8 @@ def judge_share(log: Log) -> None:
                 if later.hook != "request_given":
                     break
                 taken.append(later.values[0])
+            if is_in_pieces(log):
+                continue
             assert taken == sorted(taken), f"{taken} was taken over out of order"
             carried = slots.carries[event.values[0]]
             waiting = {number for number in homeless if apps[number] in carried}
@@ -383,7 +393,9 @@ def refused(log: Log, tag: int) -> set[str]:
     ask = log.asked[tag]
     if ask.broadcast or ask.chunks is not None:  # these look around before they are accepted
         return {"closed", "cancelled", "unavailable", "busy"}
-    return {"closed"} if tag in log.late else set()
+    if ask.where == "argument":  # and these are pickled in a thread
+        return {"closed", "cancelled"}
+    return {"closed", "cancelled"} if tag in log.late else set()
 
 
 def judge_broadcast_outcome(tag: int, outcome: Any, ends: list[str]) -> None:
@@ -412,6 +424,8 @@ def is_due(log: Log, tag: int, end: str, outcome: Any, *, was_cancelled: bool) -
         assert taken == list(range(len(taken))), f"{taken} arrived"
         if outcome in ("left", "cancelled"):
             return True
+        if outcome == "failed":
+            assert len(taken) == ask.chunks, f"{taken} arrived before the error"
         if end == "returned":
             return outcome == "read" and len(taken) == ask.chunks
         alone = threads_of(log) == 1
@@ -423,11 +437,15 @@ def is_due(log: Log, tag: int, end: str, outcome: Any, *, was_cancelled: bool) -
         case "returned":
             return outcome == tag
         case "raised":
+            if outcome == "failed":
+                return ask.fails
             return outcome == "soft" or (was_cancelled and outcome == "cancelled")
         case "crashed":
             return outcome[0] == "crashed"
         case "withdrawn":
             return was_cancelled and outcome == "cancelled"
+        case "busy" | "unavailable":  # a refusal is a checkpoint before it is raised
+            return outcome in (end, "cancelled")
         case "closed":
             return outcome == "closed" or (was_cancelled and outcome == "cancelled")
         case _:
@@ -437,8 +455,11 @@ def is_due(log: Log, tag: int, end: str, outcome: Any, *, was_cancelled: bool) -
 def judge_limits(log: Log) -> None:
     """What was over its limits was ended, at once; and nothing else was.
 
-    A call only: of a stream, limits bound each step.
+    A call only: of a stream, limits bound each step. Where a large argument is sent slowly, what
+    is to end others is behind it.
     """
+    assert log.script is not None
+    is_prompt = not log.script.slow
     begun = {event.values[0]: event.time for event in log.of("request_begun")}
     left = {event.values[0]: event.time for event in log.of("request_cancelled")}
     planned = {n: end - begin for spans in log.spans.values() for begin, end, n in spans}
@@ -455,20 +476,20 @@ def judge_limits(log: Log) -> None:
             is_late = was_stopped or planned[number] >= timeout - 1e-6 or is_stream(log, number)
             assert is_late, f"{number} timed out, and would have taken {planned[number]}"
             assert lasted >= timeout - 1e-6, f"{number} timed out after {lasted}"
-        if not is_stream(log, number):
+        if is_prompt and not is_stream(log, number):
             assert lasted <= timeout + 1e-6, f"{number} lasted {lasted}"
             if ask.soft_timeout is not None and not ask.stubborn and not was_stopped:
                 assert lasted <= ask.soft_timeout + 1e-6, f"{number} lasted {lasted}"
         if how == "killed":
             assert number in left, f"{number} was killed, and its caller had not left"
-        if number in left and ask.on_cancel in ("interrupt", "kill"):
+        if is_prompt and number in left and ask.on_cancel in ("interrupt", "kill"):
             grace = CANCEL_GRACE if ask.on_cancel == "interrupt" else KILL_PATIENCE
             since = max(left[number], begun[number])
             assert event.time - since <= grace + 1e-6, f"{number} went on after its caller left"
-        if number in left and is_stream(log, number) and not was_stopped:
+        if is_prompt and number in left and is_stream(log, number) and not was_stopped:
             went_on = event.time - max(left[number], begun[number])
             assert went_on <= planned[number] + 1e-6, f"{number} ran on for {went_on}"
-        if number in left and ask.on_cancel == "interrupt" and how == "killed":
+        if is_prompt and number in left and ask.on_cancel == "interrupt" and how == "killed":
             assert ask.stubborn or was_stopped, f"{number} was killed, and would have ended"
 
 
@@ -505,8 +526,11 @@ def judge_keys(log: Log) -> None:
     come: dict[tuple[Any, int], set[int]] = defaultdict(set)
     last: dict[tuple[Any, int], int] = {}
     apps: dict[int, Any] = {}
+    left: set[int] = set()
     for event in log.events:
         values: Any = event.values
+        if event.hook == "request_cancelled":
+            left.add(values[0])
         if event.hook == "slot_leaving" or (event.hook == "slot_closed" and values[1] is not None):
             gone.update(thread for thread in places if places[thread] == values[0])
         elif event.hook in ("slot_opened", "slot_carries"):
@@ -519,13 +543,14 @@ def judge_keys(log: Log) -> None:
         elif event.hook in ("request_given", "request_begun"):
             number, slot, *_ = values
             key = log.ask(number).key
-            if key is None:
+            if key is None or isinstance(key, str):  # of which no two are equal
                 continue
             thread = apps[number], key
             others = going[thread] - {number}
             freely, place = not going[thread], places.get(thread)
             going[thread].add(number)
-            if event.hook == "request_begun" and number not in withdrawn:
+            # Of one whose caller has left it is learnt late that it had begun.
+            if event.hook == "request_begun" and number not in withdrawn | left:
                 assert number > last.get(thread, -1), f"{number} of key {key} began too late"
                 last[thread] = number
             elif event.hook == "request_given" and places.setdefault(thread, slot) != slot:
@@ -662,6 +687,8 @@ def judge_nothing_lost(log: Log) -> None:
 
 def judge_rerouting(log: Log) -> None:
     """What a lost slot had been given was given on in the order of acceptance."""
+    if is_in_pieces(log):
+        return
     for position, event in enumerate(log.events):
         if event.hook == "worker_exited":
             moved = given_on(log.events, position)
@@ -718,16 +745,20 @@ def judge_isolation(log: Log) -> None:
     ended = by_request(log, "request_ended")
     for _, worker, number in log.begun:
         (how,) = only(ended[number])
-        interrupted = how == "raised" and is_interrupted(log, number)
-        assert how == "returned" or interrupted or worker in died, (
+        due = how == "raised" and (log.ask(number).fails or is_interrupted(log, number))
+        assert how == "returned" or due or worker in died, (
             f"{number} {how}; worker {worker} was well"
         )
+    if log.script is not None and log.script.slow:
+        return  # what is behind a large argument comes late
     ready = {event.values[1]: event for event in log.of("worker_ready")}
     given = {event.values: event.time for event in log.of("request_given")}
     order = [event.values[1] for event in log.of("worker_ready")]
     before: dict[int, float] = defaultdict(float)
     exits = {event.values[1]: event for event in log.of("worker_exited")}
     spans_of = executed(log)
+    # While the reader of a stream is behind, the answers of other lanes lie in the socket.
+    catch_up = 0.001 + 1e-9 if threads_of(log) > 1 else 0.0
     for worker in order:
         slot = ready[worker].values[0]
         # It begins its first when its predecessor has begun its last, or has died.
@@ -736,7 +767,7 @@ def judge_isolation(log: Log) -> None:
         stalled = worker in log.stalled
         for begin, end, number in spans_of.get(worker, ()):
             due = max(min(lanes), latest, given[number, slot])
-            assert stalled or due <= begin <= max(due, predecessors_end), (
+            assert stalled or due <= begin <= max(due, predecessors_end) + catch_up, (
                 f"{number} began {begin - due} s late"
             )
             lanes[lanes.index(min(lanes))] = end
@@ -745,10 +776,19 @@ def judge_isolation(log: Log) -> None:
 
 
 def judge_cancellation(log: Log) -> None:
-    """What had not begun when its caller left did not begin."""
-    for event in log.of("request_cancelled"):
-        (number,) = event.values
-        assert log.began_at.get(number, event.time) <= event.time
+    """What had not begun when its caller left did not begin.
+
+    A large argument that is being sent counts as begun, as the pool is concerned.
+    """
+    assert log.script is not None
+    begun: set[Any] = set()
+    for event in log.of("request_begun", "request_cancelled"):
+        number = event.values[0]
+        if event.hook == "request_begun":
+            begun.add(number)
+        elif not log.script.slow or number not in begun:
+            began_at = log.began_at.get(number, event.time)
+            assert began_at <= event.time, f"{number} began after its caller had left"
 
 
 def judge_back_off(log: Log) -> None:
@@ -878,7 +918,8 @@ def judge_no_orphans(log: Log) -> None:
             open_slots.remove(event.values[0])
     assert not open_slots, f"{open_slots} were not closed"
     assert log.left_over == []
-    last = max(i for i, event in enumerate(log.events) if event.hook == "slot_closed")
+    closings = (i for i, event in enumerate(log.events) if event.hook == "slot_closed")
+    last = max(closings, default=0)
     later = log.events[last + 1 :]
     failed = {event.values[0] for event in log.of("slot_closed") if event.values[1] is not None}
     for event in later:  # a slot that has failed may have been reloaded in vain
@@ -891,6 +932,72 @@ def judge_leaving(log: Log) -> None:
     """Leaving took no longer than its kind of leaving may."""
     limit = 0.0 if log.left == "cancel" else log.grace
     assert log.ended_at - log.left_at <= limit + 1e-6
+
+
+def judge_liveness(log: Log) -> None:
+    """Whenever nothing was left to do, nobody waited for what was there."""
+    assert not log.asleep, "; ".join(log.asleep)
+
+
+def judge_statistics(log: Log) -> None:
+    """The pool's statistics were what its instruments had been told."""
+    assert not log.miscounts, "; ".join(log.miscounts)
+
+
+def judge_utilisation(log: Log) -> None:
+    """It was the share of the time of its lanes for which a slot has executed anything.
+
+    The time for which a stream was held by its reader is not among that. Where a large argument
+    is sent slowly, it is not known to the pool when its execution begins.
+    """
+    assert log.script is not None
+    if log.script.slow:
+        return
+    threads = threads_of(log)
+    slots_of = {event.values[1]: event.values[0] for event in log.of("worker_started")}
+    for time, statistics in log.samples:
+        if time >= given_up_at(log):
+            break  # what was executed then has not ended, and has not been told of
+        for of_slot in statistics.workers:
+            opened = opened_at(log, of_slot.slot, time)
+            executed = 0.0
+            known = all(slots_of[worker] != of_slot.slot for worker in log.stalled)
+            for worker, spans in log.worked.items():
+                if slots_of[worker] == of_slot.slot:
+                    executed += sum(
+                        max(0.0, min(time, math.inf if end is None else end) - max(begin, opened))
+                        for begin, end in spans
+                    )
+            # Of a slot that two workers serve for a while it would be more.
+            share = min(1.0, executed / ((time - opened) * threads)) if time > opened else 0.0
+            told = of_slot.utilisation
+            assert 0 <= told <= 1
+            assert not known or abs(told - share) < UTILISATION_ERROR, (
+                f"at {time}, the utilisation of slot {of_slot.slot} was {told:.3f}, not {share:.3f}"
+            )
+
+
+UTILISATION_ERROR = 0.01
+"""The pool waits some milliseconds before it kills."""
+
+
+def opened_at(log: Log, slot: int, time: float) -> float:
+    """Return when the slot of that index was opened that was there at a time."""
+    opened = 0.0
+    has_failed = is_leaving = False
+    for event in log.events:
+        if event.time > time:
+            break
+        if event.hook == "slot_opened" and event.values[0] == slot:
+            if not has_failed:
+                opened = event.time
+            has_failed = False
+            is_leaving = False
+        elif event.hook == "slot_closed" and event.values[0] == slot:
+            has_failed = event.values[1] is not None and not is_leaving
+        elif event.hook == "slot_leaving" and event.values[0] == slot:
+            has_failed, is_leaving = False, True
+    return opened
 
 
 SAFETY = (
@@ -919,6 +1026,9 @@ TIMING = (
     judge_back_off,
     judge_allocation,
     judge_leaving,
+    judge_liveness,
+    judge_statistics,
+    judge_utilisation,
 )
 """What can be judged on virtual time only."""
 

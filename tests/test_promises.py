@@ -162,6 +162,18 @@ def test_the_same_seed_gives_the_same_run_event_for_event(script, seed):
     assert first.outcomes == second.outcomes
 
 
+@simulated()
+def test_whenever_nothing_is_left_to_do_nobody_waits_for_what_is_there(script, seed):
+    promises.judge_liveness(play.play_simulated(script))
+
+
+@simulated()
+def test_statistics_are_what_the_instruments_were_told(script, seed):
+    log = play.play_simulated(script)
+    promises.judge_statistics(log)
+    promises.judge_utilisation(log)
+
+
 def regret(**how):
     return "regret", play.Ask(0, 0, **how)
 
@@ -226,6 +238,47 @@ def test_an_answer_of_another_worker_is_no_part_of_what_a_lost_slot_leaves():
         trio._core._run._r.seed(seed)
         script = play.Script(operations, leave="serve", max_requests=1)
         promises.judge(play.play_simulated(script))
+
+
+def judge_all(operations, **options):
+    """Play a script with some schedules, and judge each play."""
+    for seed in range(5):
+        trio._core._run._r.seed(seed)
+        promises.judge(play.play_simulated(play.Script(operations, **options)))
+
+
+def test_a_result_that_comes_with_many_chunks_of_another_lane_wakes_the_queue():
+    operations = [
+        ("resize", 1),
+        ("ask", play.Ask(0, 3, soft_timeout=1.5), 2),
+        ("ask", play.Ask(0, 0, chunks=14, calls=True), 1),
+        ("advance", 1),
+        regret(),
+    ]
+    judge_all(operations, threads=2, lowered=True)
+
+
+def test_a_new_worker_does_not_wait_until_the_old_one_has_read_a_large_argument():
+    operations = [
+        ("ask", play.Ask(0, 4), 3),
+        ("ask", play.Ask(0, 0, where="argument", size=5), 2),
+        ("advance", 2),
+        ("ask", play.Ask(0, 0), 2),
+    ]
+    judge_all(operations, max_requests=1, lowered=True, slow=1.5)
+
+
+def test_streams_of_thousands_of_chunks_beside_calls_in_other_lanes():
+    operations = [
+        ("ask", play.Ask(0, 0, chunks=2_500, calls=True), 2),
+        ("ask", play.Ask(1, 0, chunks=1_200, takes=1_001, where="result", size=4), 1),
+        *[("submit", 5, 0, 1, False), ("advance", 1)] * 3,
+        ("crash", 0),
+        ("ask", play.Ask(2, 0, chunks=1_100, key=1, fails=True), 2),
+    ]
+    for lag in (0, 40):
+        trio._core._run._r.seed(lag)
+        promises.judge(play.play_simulated(play.Script(operations, threads=3, lag=lag)))
 
 
 SEARCHES = 2
