@@ -18,7 +18,7 @@ from scripts.harness import PATIENCE, environment, kill_session
 from benchmarks.chaos.census import Census, Memory, compare, compare_memory
 from benchmarks.chaos.journal import ENDING_BITS, Book, Ending, read_words
 from benchmarks.chaos.judge import ending_of, judge, offenders, places, weigh
-from benchmarks.chaos.plan import DEADLY, Kind, plan_faults, plan_orders
+from benchmarks.chaos.plan import DEADLY, LIMITS, NEAR, Kind, plan_faults, plan_orders
 from benchmarks.chaos.work import BEGUN, BOOTED, EXITING, HOGGING, KIND_SHIFT
 from benchmarks.figures import Figure
 
@@ -151,13 +151,13 @@ def test_what_is_right_is_counted_and_accepted() -> None:
         ),
         pytest.param(
             {"crashes": {70: 2, 80: 1}, "faults": {70: 2}},
-            {"crash errors beyond one for each death": 1},
+            {"crash errors beyond one for each lane and death": 1},
             id="a death that costs two",
         ),
         pytest.param(
             {"crashes": {70: 1, 80: 2}},
             {
-                "crash errors beyond one for each death": 1,
+                "crash errors beyond one for each lane and death": 1,
             },
             id="an exit that costs two",
         ),
@@ -168,13 +168,28 @@ def test_what_is_right_is_counted_and_accepted() -> None:
         ),
         pytest.param(
             {"crashes": {70: 1, 80: 1, 99: 1}, "faults": {70: 1, 99: 1}},
-            {"crash errors beyond one for each death": 1},
+            {"crash errors beyond one for each lane and death": 1},
             id="a crash of a worker that never lived",
         ),
     ],
 )
 def test_what_is_wrong_is_found(changed: dict[str, Any], found: dict[str, float]) -> None:
     assert violations(verdict(**changed)) == found
+
+
+def test_a_death_may_cost_one_request_of_each_lane() -> None:
+    evidence = weigh(len(ENDED), ended(*ENDED), written(*WRITTEN))
+    crashes, faults = Counter({70: 2, 80: 2}), Counter(FAULTS)
+    assert violations(judge(evidence, crashes, faults, threads=2)) == {}
+    crashes[80] = 3
+    found = violations(judge(evidence, crashes, faults, threads=2))
+    assert found == {"crash errors beyond one for each lane and death": 1}
+
+
+def test_what_has_timed_out_may_have_begun_once() -> None:
+    endings = [*without(2), (2, Ending.TIMED_OUT)]
+    assert violations(verdict(endings)) == {}
+    assert violations(verdict(endings, [*WRITTEN, (BEGUN, 2, 9)])) == {"begun twice": 1}
 
 
 def test_the_same_process_number_may_die_once_for_each_life() -> None:
@@ -234,6 +249,18 @@ def test_the_same_seed_means_the_same_decisions() -> None:
     orders = [*islice(plan_orders(1, 2), 1000)]
     assert orders == [*islice(plan_orders(1, 2), 1000)]
     assert orders != [*islice(plan_orders(1, 3), 1000)]
+
+
+def test_clients_ask_for_all_that_there_is() -> None:
+    orders = [*islice(plan_orders(1, 2), 20_000)]
+    assert {order.action for order in orders} == {"touch", "spin", "nap", "echo", "count"}
+    assert {order.on_cancel for order in orders} == {"abandon", "interrupt", "wait"}
+    sizes = [order.amount for order in orders if order.action == "echo"]
+    for limit in LIMITS:
+        assert any(limit - NEAR <= size <= limit for size in sizes)
+        assert any(limit < size <= limit + NEAR for size in sizes)
+    for chosen in ("key", "timeout", "soft_timeout", "takes", "leaves"):
+        assert any(getattr(order, chosen) is not None for order in orders), chosen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="chaos needs process descriptors and prlimit")

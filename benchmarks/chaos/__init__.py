@@ -1,9 +1,10 @@
 """The chaos run: ``python -m benchmarks chaos``. A real pool at full speed, and its workers die.
 
-Clients call one request after the other while workers are killed, stopped and starved at
+Clients call one request after the other, with keys and limits, large payloads and streams among
+them, and leave some of them, while workers are killed, stopped and starved at
 random moments, and while the pool is resized, reloaded, and its workers recycled. Afterwards
 what the workers wrote down is compared with what the clients were told: nothing may be lost,
-nothing begun twice, and no death may cost more than one request.
+nothing begun twice, and no death may cost more than one request for each thread of the worker.
 
 The map.
 

@@ -34,7 +34,7 @@ def parse(argv: Sequence[str]) -> tuple[Settings, Path | None]:
         prog="python -m benchmarks chaos",
         description="Clients at full speed on a real pool, whose workers are killed, stopped and "
         "starved at random moments. Exits with 1 if a request is lost or begun twice, a death "
-        "costs more than one request, or anything is left behind. Linux only.",
+        "costs more than one request for each thread, or anything is left behind. Linux only.",
     )
     parser.add_argument("--minutes", type=_positive, default=1.0, help="default: 1; may be 0.1")
     parser.add_argument(
@@ -42,6 +42,7 @@ def parse(argv: Sequence[str]) -> tuple[Settings, Path | None]:
     )
     parser.add_argument("--kills-per-second", type=_positive, default=4.0, help="default: 4")
     parser.add_argument("--workers", type=count, default=4, help="default: 4")
+    parser.add_argument("--threads", type=count, default=2, help="of each worker; default: 2")
     parser.add_argument("--clients", type=count, default=64, help="default: 64")
     parser.add_argument(
         "--output", type=Path, help="the JSON; default: benchmarks/results/<timestamp>-chaos.json"
@@ -54,6 +55,7 @@ def parse(argv: Sequence[str]) -> tuple[Settings, Path | None]:
         seed=random.randrange(1 << 32) if args.seed is None else args.seed,
         kills_per_second=args.kills_per_second,
         workers=args.workers,
+        threads=args.threads,
         clients=args.clients,
     )
     return settings, args.output

@@ -31,6 +31,7 @@ class Ending(IntEnum):
     """With a result that is not its own."""
     UNEXPLAINED = 7
     """With an error that nothing explains."""
+    TIMED_OUT = 8
 
 
 ENDING_BITS = 4

@@ -23,6 +23,7 @@ MAY_BEGIN: dict[Ending, tuple[int, ...]] = {
     Ending.NO_MEMORY: (0, 1),
     Ending.CRASHED: (0, 1),
     Ending.CANCELLED: (0, 1),
+    Ending.TIMED_OUT: (0, 1),
     Ending.REFUSED: (0,),
 }
 """How often a request may have begun that ended so. Those that ended otherwise are lost."""
@@ -121,7 +122,9 @@ def places(
                 yield word, where >> 32, where & (1 << 32) - 1
 
 
-def judge(evidence: Evidence, crashes: Counter[int], faults: Counter[int]) -> list[Figure]:
+def judge(
+    evidence: Evidence, crashes: Counter[int], faults: Counter[int], threads: int = 1
+) -> list[Figure]:
     """Return what became of the requests, and how many of them it may not have.
 
     Args:
@@ -129,6 +132,7 @@ def judge(evidence: Evidence, crashes: Counter[int], faults: Counter[int]) -> li
         crashes: how many crash errors named each process.
         faults: how many times each process number was given a fault that can end a worker,
             besides those that the workers wrote down.
+        threads: how many requests each worker executed at a time.
     """
     by_ending: Counter[Ending] = Counter()
     twice = unbegun = revived = 0
@@ -148,6 +152,7 @@ def judge(evidence: Evidence, crashes: Counter[int], faults: Counter[int]) -> li
         _count("failed by crash", by_ending[Ending.CRASHED]),
         _count("failed for want of memory", by_ending[Ending.NO_MEMORY]),
         _count("cancelled by their clients", by_ending[Ending.CANCELLED]),
+        _count("timed out", by_ending[Ending.TIMED_OUT]),
         _none("refused, every slot having failed", by_ending[Ending.REFUSED]),
         _none("lost: without an outcome", by_ending[Ending.NONE]),
         _none("lost: with a result not their own", by_ending[Ending.FOREIGN]),
@@ -156,14 +161,17 @@ def judge(evidence: Evidence, crashes: Counter[int], faults: Counter[int]) -> li
         _none("begun twice", twice),
         _none("served and never begun", unbegun),
         _none("begun and never sent, or refused", evidence.strays + revived),
-        _none("crash errors beyond one for each death", _beyond(crashes, evidence.booted)),
-        _none("crash errors of workers that no fault met", _beyond(crashes, explained)),
+        _none(
+            "crash errors beyond one for each lane and death",
+            _beyond(crashes, evidence.booted, threads),
+        ),
+        _none("crash errors of workers that no fault met", _beyond(crashes, explained, threads)),
     ]
 
 
-def _beyond(crashes: Counter[int], allowed: Counter[int]) -> int:
+def _beyond(crashes: Counter[int], deaths: Counter[int], threads: int) -> int:
     # A Counter's difference has no negative counts.
-    return (crashes - allowed).total()
+    return (crashes - Counter({pid: threads * n for pid, n in deaths.items()})).total()
 
 
 def _count(what: str, number: int) -> Figure:

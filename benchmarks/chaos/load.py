@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_dirty import NoWorkersAvailableError, RemoteError, WorkerCrashedError
+from trio_dirty import (
+    NoWorkersAvailableError,
+    RemoteError,
+    RequestTimeoutError,
+    WorkerCrashedError,
+)
 
 from .journal import Ending
 from .plan import LARGEST, Order, plan_orders
@@ -53,6 +58,7 @@ class Load:
         stopping: set to True, it has each client end with the request that it makes.
         given_up: set when every slot of the pool has failed.
         crashes: how many crash errors named each process.
+        overdue: how many times each process was killed since a request had timed out.
         problems: what the first few requests ended with that may not.
     """
 
@@ -61,6 +67,7 @@ class Load:
         self.stopping = False
         self.given_up = trio.Event()
         self.crashes: Counter[int] = Counter()
+        self.overdue: Counter[int] = Counter()
         self.problems: list[str] = []
         self._pool = pool
         self._book = book
@@ -81,6 +88,10 @@ class Load:
         """
         number = self._book.send()
         called = trio.current_time()
+        # It takes the memory of the other lanes of its worker, too.
+        is_hog = order.action == "hog"
+        if is_hog:
+            self.shortage.begin()
         try:
             if order.leaves is None:
                 good = await self._call(number, order)
@@ -90,16 +101,22 @@ class Load:
                 if patience.cancelled_caught:
                     self._book.end(number, Ending.CANCELLED)
                     return
+        except _LeftError:
+            ending = Ending.CANCELLED
         except WorkerCrashedError as error:
             self.crashes[error.pid or 0] += 1
             ending = Ending.CRASHED
+        except RequestTimeoutError as error:
+            if not error.soft:
+                self.overdue[error.pid or 0] += 1
+            ending = Ending.TIMED_OUT
         except NoWorkersAvailableError:
             self.stopping = True
             self.given_up.set()
             ending = Ending.REFUSED
         except Exception as error:
             ending = Ending.UNEXPLAINED
-            if order.action == "hog" or self.shortage.since(called):
+            if is_hog or self.shortage.since(called):
                 ending = Ending.NO_MEMORY if _wants_memory(error) else ending
             if ending is Ending.UNEXPLAINED:
                 self._problem(number, order, repr(error))
@@ -107,12 +124,25 @@ class Load:
             ending = Ending.SERVED if good else Ending.FOREIGN
             if not good:
                 self._problem(number, order, "a result that is not its own")
+        finally:
+            if is_hog:
+                self.shortage.end()
         self._book.end(number, ending)
 
     async def _call(self, number: int, order: Order) -> bool:
         """Make a request; return whether its result is its own."""
-        call = self._pool.run_sync
+        pool = self._pool
+        if order != _plain(order):
+            pool = pool.with_options(
+                timeout=order.timeout,
+                soft_timeout=order.soft_timeout,
+                on_cancel=order.on_cancel,
+                key=order.key,
+            )
+        call = pool.run_sync
         match order.action:
+            case "count":
+                return await self._read(pool, number, order)
             case "touch":
                 return await call(Witness.touch, number) == own(number)
             case "nap":
@@ -130,9 +160,34 @@ class Load:
                 await call(Witness.hog, number)
                 return False
 
+    async def _read(self, pool: Pool, number: int, order: Order) -> bool:
+        """Read a stream, or the beginning of it; return whether its chunks are its own."""
+        count = int(order.amount)
+        taken = 0
+        async with pool.stream(Witness.count, number, count) as chunks:
+            if order.takes == 0:
+                # It may have been left before it began, and counts as cancelled.
+                raise _LeftError
+            async for chunk in chunks:
+                if chunk != (own(number), taken):
+                    return False
+                taken += 1
+                if taken == order.takes:
+                    raise _LeftError
+        return taken == count
+
     def _problem(self, number: int, order: Order, what: str) -> None:
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(f"request {number}, {order.action}({order.amount:g}): {what}")
+
+
+class _LeftError(Exception):
+    """A client has taken as many chunks of a stream as it wanted."""
+
+
+def _plain(order: Order) -> Order:
+    """Return the same request without any options."""
+    return Order(order.action, order.amount, order.leaves, takes=order.takes)
 
 
 def _wants_memory(error: Exception) -> bool:

@@ -7,7 +7,9 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from trio_dirty import OnCancel
 
 
 class Kind(Enum):
@@ -97,21 +99,43 @@ class Order(NamedTuple):
 
     Attributes:
         action: of `work.Witness`.
-        amount: seconds or bytes, as the action takes it.
+        amount: seconds, bytes or chunks, as the action takes it.
         leaves: after how many seconds the client cancels it; None if it waits.
+        on_cancel: what becomes of it then.
+        key: its key, if it has one.
+        timeout, soft_timeout: its limits, in seconds; none of them is cancelled by its client.
+        takes: how many chunks of a stream the client takes; None: all.
     """
 
     action: str
     amount: float = 0.0
     leaves: float | None = None
+    on_cancel: OnCancel = "abandon"
+    key: int | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    takes: int | None = None
 
 
 LEAVING = 0.02
+KEYED = 0.1
+LIMITED = 0.02
+"""Of those that nap or compute, which are about to take as long as they may."""
+
+KEYS = 32
 LONGEST_WAIT = 0.02
 LONGEST_SPIN = 0.002
 LONGEST_NAP = 0.01
-LARGEST = 300_000
-"""Bytes. Requests over 64 KiB take another way through the pool."""
+LONGEST_STREAM = 1_500
+"""Chunks: a stream may run a thousand ahead of its reader."""
+
+LARGEST = 1_200_000
+"""Bytes. What is large takes other ways through the pool, on either side of several limits."""
+
+LIMITS = (1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20)
+NEAR = 200
+ON_CANCEL: tuple[OnCancel, ...] = ("abandon", "abandon", "interrupt", "wait")
+"""Not "kill": which process was killed for a client that has left, nobody is told."""
 
 
 def plan_orders(seed: int, client: int) -> Iterator[Order]:
@@ -119,15 +143,36 @@ def plan_orders(seed: int, client: int) -> Iterator[Order]:
     random = Random(f"client {client} {seed}").random
     while True:
         which = random()
-        leaves = None
+        order = Order("touch")
+        if which >= 0.985:
+            order = _bulky(random)
+        elif which >= 0.96:
+            order = Order("nap", random() * LONGEST_NAP)
+        elif which >= 0.93:
+            order = Order("spin", random() * LONGEST_SPIN)
+        if random() < KEYED:
+            order = order._replace(key=int(random() * KEYS))
         if random() < LEAVING:
             # A quarter is cancelled before it is called.
             leaves = max(0.0, random() * 4 - 1) / 3 * LONGEST_WAIT
-        if which < 0.93:
-            yield Order("touch", 0.0, leaves)
-        elif which < 0.96:
-            yield Order("spin", random() * LONGEST_SPIN, leaves)
-        elif which < 0.985:
-            yield Order("nap", random() * LONGEST_NAP, leaves)
-        else:
-            yield Order("echo", int(random() * LARGEST), leaves)
+            on_cancel = ON_CANCEL[int(random() * len(ON_CANCEL))]
+            order = order._replace(leaves=leaves, on_cancel=on_cancel)
+        elif order.amount and order.action in ("nap", "spin") and random() < LIMITED:
+            limit = order.amount * (0.5 + random())
+            if random() < 0.5:
+                order = order._replace(timeout=limit)
+            else:
+                order = order._replace(soft_timeout=limit)
+        yield order
+
+
+def _bulky(random: Callable[[], float]) -> Order:
+    """Return a request with a large payload, or a stream."""
+    which = random()
+    if which < 0.3:
+        return Order("echo", int(random() * LARGEST))
+    if which < 0.6:
+        limit = LIMITS[int(random() * len(LIMITS))]
+        return Order("echo", limit + int((2 * random() - 1) * NEAR))
+    chunks = int(random() ** 3 * LONGEST_STREAM)
+    return Order("count", chunks, takes=int(random() * chunks) if random() < 0.2 else None)

@@ -54,6 +54,7 @@ class Settings:
     seed: int
     kills_per_second: float
     workers: int
+    threads: int
     clients: int
 
 
@@ -92,7 +93,12 @@ async def run_chaos(settings: Settings, watch: Watch) -> Findings:
         watch.tell("comparing the logs")
         evidence = weigh(chaos.book.sent, read_words(ended), read_words(begun))
         figures = [
-            *judge(evidence, chaos.load.crashes, chaos.agents.met),
+            *judge(
+                evidence,
+                chaos.load.crashes,
+                chaos.agents.met + chaos.load.overdue,
+                settings.threads,
+            ),
             *chaos.figures(evidence),
             *compare(before, after),
             Figure("resident memory before the run", resident_before / 1e6, "MB"),
@@ -122,7 +128,10 @@ class _Chaos:
         settings = self._settings
         others = children()
         async with open_pool(
-            [Witness], workers=settings.workers, max_requests=MAX_REQUESTS
+            [Witness],
+            workers=settings.workers,
+            threads=settings.threads,
+            max_requests=MAX_REQUESTS,
         ) as pool:
             self.load = Load(pool, self.book, settings.seed)
             self._started = trio.current_time()

@@ -13,6 +13,10 @@ from struct import Struct
 
 from trio_dirty import App, worker_info
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 RECORD = Struct("=QQ")
 """What is noted, in the upper byte, and the request or process; the slot and the worker.
 Native order, to be read as an array. Its 16 bytes divide a page, so none is cut by a death."""
@@ -72,6 +76,12 @@ class Witness(App):
         """Return the argument."""
         self._note(BEGUN, number)
         return own(number), data
+
+    def count(self, number: int, chunks: int) -> Iterator[tuple[int, int]]:
+        """Yield so many chunks."""
+        self._note(BEGUN, number)
+        for chunk in range(chunks):
+            yield own(number), chunk
 
     def exit(self, number: int, seconds: float) -> None:
         """Die of it, a while later."""
