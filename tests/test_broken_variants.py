@@ -46,14 +46,14 @@ BREAKDOWN = object()
 VARIANTS = {}
 
 
-def caught_by(judge, within=10_000):
-    """Register a variant, and how many scripts are to be enough.
+WITHIN = 10_000
+"""How many scripts are enough to catch each. The rarest needs 700 on average; which are drawn
+differs between machines."""
 
-    The rarest of the older ones need some hundreds; draws differ between machines.
-    """
 
+def caught_by(judge):
     def register(variant):
-        VARIANTS[variant] = judge, within
+        VARIANTS[variant] = judge
         return variant
 
     return register
@@ -836,7 +836,7 @@ def whatever_does_not_answer_is_killed(patch):
 # Lanes, streams and large arguments that meet
 
 
-@caught_by(promises.judge_liveness, within=2_000)
+@caught_by(promises.judge_liveness)
 def the_queue_sleeps_where_a_result_comes_with_many_chunks(patch):
     def settle(incarnation, replies):
         slot = incarnation._slot
@@ -851,7 +851,7 @@ def the_queue_sleeps_where_a_result_comes_with_many_chunks(patch):
     patch.setattr(Incarnation, "_settle", settle)
 
 
-@caught_by(promises.judge_liveness, within=2_000)
+@caught_by(promises.judge_liveness)
 def the_consumer_waits_for_the_socket_of_one_worker(patch):
     async def consume(slot):
         while True:
@@ -868,12 +868,12 @@ def the_consumer_waits_for_the_socket_of_one_worker(patch):
     patch.setattr(Slot, "consume", consume)
 
 
-@caught_by(promises.judge_limits, within=2_000)
+@caught_by(promises.judge_limits)
 def the_way_of_an_argument_counts_as_execution(patch):
     patch.setattr(Oversight, "transferred", lambda *args, **kwargs: None)
 
 
-@caught_by(promises.judge_liveness, within=2_000)
+@caught_by(promises.judge_liveness)
 def a_sign_of_life_wakes_nobody(patch):
     def ponged(incarnation):
         incarnation._is_pinged = False
@@ -881,17 +881,17 @@ def a_sign_of_life_wakes_nobody(patch):
     patch.setattr(Incarnation, "_ponged", ponged)
 
 
-@caught_by(BREAKDOWN, within=2_000)
+@caught_by(BREAKDOWN)
 def the_hash_of_a_key_is_taken_again_and_again(patch):
     patch.setattr(Key, "__hash__", lambda key: hash(key._value))
 
 
-@caught_by(promises.judge_one_outcome, within=2_000)
+@caught_by(promises.judge_one_outcome)
 def what_a_key_raises_when_it_is_compared_reaches_the_pool(patch):
     patch.setattr(Key, "__eq__", lambda key, other: key._value == getattr(other, "_value", other))
 
 
-@caught_by(HANG, within=2_000)
+@caught_by(HANG)
 def only_the_first_of_what_a_lost_slot_had_are_routed_again(patch):
     async def route_none(supervisor):
         await trio.sleep_forever()
@@ -902,7 +902,7 @@ def only_the_first_of_what_a_lost_slot_had_are_routed_again(patch):
 # Statistics
 
 
-@caught_by(promises.judge_statistics, within=2_000)
+@caught_by(promises.judge_statistics)
 def those_count_as_queued_whose_callers_have_left(patch):
     def queued(backlog):
         entries = len(backlog._ledger.entries)
@@ -912,7 +912,7 @@ def those_count_as_queued_whose_callers_have_left(patch):
     patch.setattr(Backlog, "queued", property(queued))
 
 
-@caught_by(promises.judge_statistics, within=2_000)
+@caught_by(promises.judge_statistics)
 def what_slots_have_done_that_have_left_is_forgotten(patch):
     async def forget_all(supervisor, succession):
         succession.slot.completed = 0
@@ -922,17 +922,17 @@ def what_slots_have_done_that_have_left_is_forgotten(patch):
     patch.setattr(Supervisor, "_forget", forget_all)
 
 
-@caught_by(promises.judge_utilisation, within=2_000)
+@caught_by(promises.judge_utilisation)
 def what_died_of_its_execution_was_not_executed(patch):
     patch.setattr(Durations, "add_unfinished", lambda durations, seconds: None)
 
 
-@caught_by(promises.judge_utilisation, within=2_000)
+@caught_by(promises.judge_utilisation)
 def a_stream_that_is_held_counts_as_executed(patch):
     patch.setattr(StreamRequest, "held", lambda request, now: 0.0)
 
 
-@caught_by(promises.judge_utilisation, within=2_000)
+@caught_by(promises.judge_utilisation)
 def what_is_executed_counts_from_the_last_answer(patch):
     def executed(incarnation, request, now):
         return max(0.0, now - max(incarnation.settled, request.accepted))
@@ -945,11 +945,11 @@ def what_is_executed_counts_from_the_last_answer(patch):
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.__name__)
 def test_variant_is_caught(variant, monkeypatch):
     variant(monkeypatch)
-    judge, within = VARIANTS[variant]
+    judge = VARIANTS[variant]
 
     @given(script=play.scripts, seed=st.random_module())
     @settings(
-        max_examples=within,
+        max_examples=WITHIN,
         deadline=None,
         phases=[Phase.generate],
         database=None,

@@ -7,6 +7,7 @@ handled at some of these places only.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import random
@@ -814,8 +815,9 @@ async def test_300_soft_timeouts_around_the_end_hit_nobody_else(action: str) -> 
 
 
 class LateEngine(ProcessEngine):
-    """One whose clock can be put forward."""
+    """One whose clock can be put forward; that is not taken for a time in which nothing ran."""
 
+    look_seconds = math.inf
     forward = 0.0
 
     def now(self) -> float:
