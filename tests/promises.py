@@ -512,7 +512,10 @@ def judge_broadcasts(log: Log) -> None:
                 seen.add(number)
                 expected.setdefault(log.tags[number], sorted(slots.carriers(apps[number])))
                 given[log.tags[number]].append(slot)
-    assert given == expected
+    if is_in_pieces(log):  # some may be given later, when slots have come or gone, or never
+        assert all(len({*places}) == len(places) for places in given.values())
+    else:
+        assert given == expected
 
 
 def judge_keys(log: Log) -> None:
