@@ -129,6 +129,11 @@ class Lasting(Bad):
             signal.signal(number, signal.SIG_IGN)
         return os.getpid()
 
+    def ignore_signals_and_hang(self, begun: str) -> None:
+        """Do that in the middle of what is to be interrupted."""
+        self.ignore_signals()
+        self.hang(begun)
+
     def move_house(self, directory: str) -> int:
         """Change what a process has of its own, without asking the pool."""
         os.chdir(directory)

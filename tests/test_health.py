@@ -234,8 +234,12 @@ async def test_a_worker_that_ignores_all_signals_is_killed_where_it_is_not_inter
         open_pool([Lasting], workers=1, on_cancel="interrupt", cancel_grace=0.2) as pool,
         trio.open_nursery() as nursery,
     ):
+        # What an action before it has ignored is heeded again.
         pid = await pool.run_sync(Lasting.ignore_signals)
-        call = Calling.begin(nursery, pool.run_sync, Lasting.hang, str(tmp_path / "begun"))
+        with pytest.raises(RequestTimeoutError):
+            await pool.with_options(soft_timeout=0.2).run_sync(Lasting.sleep, 600)
+        hang = Lasting.ignore_signals_and_hang
+        call = Calling.begin(nursery, pool.run_sync, hang, str(tmp_path / "begun"))
         await until((tmp_path / "begun").exists)
         await call.cancel()
         await until(lambda: gone(pid))

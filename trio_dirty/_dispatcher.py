@@ -142,7 +142,7 @@ class Dispatcher:
         """
         if request.key is None:
             self._route_in_turn(request)
-        elif self._displaced.keyed:
+        elif self._displaced.keyed and not isinstance(request.key, OnlySlot):
             self._displaced.put([request])  # one of them may be of its key, and goes before it
         else:
             self._route_by_key(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import fcntl
 import errno
 import hmac
 import math
@@ -146,14 +147,20 @@ class KillSwitch(Lifeline):
     def close(self) -> None:
         """Kill the process."""
         super().close()
-        self.disarm()
-
-    def disarm(self) -> None:
-        """Close both ends, and leave the process alone."""
         fd, self._read_end = self._read_end, -1
         if fd >= 0:
             os.close(fd)
-        super().close()
+
+    def disarm(self) -> None:
+        """Close both ends, and leave the process alone.
+
+        Another process that is being started in this moment has both ends as well, until it runs
+        its program: closing this one's first would not be enough, since the kernel may let go of
+        that one's in another order than it closes them.
+        """
+        if self._read_end >= 0:
+            fcntl.fcntl(self._read_end, fcntl.F_SETFL, 0)  # no more O_ASYNC, in all copies
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import trio
 from ._errors import DirtyError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
 
@@ -26,12 +27,12 @@ class open_service_nursery:  # noqa: N801 (it is called like trio.open_nursery)
         DirtyError: one of the tasks raised it; or anything else, which is a defect.
     """
 
-    def __init__(self) -> None:
-        self._manager = trio.open_nursery()
-        self._nursery: trio.Nursery
+    _manager: AbstractAsyncContextManager[trio.Nursery]
+    _nursery: trio.Nursery
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
+        self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         return self._nursery
 
