@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import array
 import ctypes
-import fcntl
 import errno
+import fcntl
 import hmac
 import math
 import os
