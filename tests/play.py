@@ -225,6 +225,7 @@ class Script:
         lag: in simulation: how many times the loop comes round before the pool reads what its
             workers have answered, so that several answers are read at a time.
         slow: in simulation: for how long a large argument is sent; it is pickled in less.
+        boot: in simulation: how long a boot takes.
         hurry: after how long the block is cancelled if its workers have not booted by then.
     """
 
@@ -241,6 +242,7 @@ class Script:
     lag: int = 0
     slow: float = 0.0
     hurry: float | None = None
+    boot: float = 0.5
 
     @property
     def app_limits(self):
@@ -459,7 +461,7 @@ class ScriptedPlan(Plan):
 
     def boot(self, slot, worker):
         if not self.boots[slot]:
-            return Boot(0.5)
+            return Boot(self.log.script.boot)
         self.log.hit.add(worker)
         return self.boots[slot].popleft()
 

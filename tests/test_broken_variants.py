@@ -11,6 +11,7 @@ import pickle
 import unittest
 from collections import OrderedDict, deque
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import play
@@ -51,9 +52,17 @@ WITHIN = 10_000
 differs between machines."""
 
 
-def caught_by(judge):
+PLAIN = {"lowered": False, "pieces": False, "lag": 0, "slow": 0.0, "hurry": None}
+
+
+def caught_by(judge, **options):
+    """Say which judge must find a variant, and with which options of scripts it is to be met.
+
+    Most need none of those that make other things likely, and are rarer with them.
+    """
+
     def register(variant):
-        VARIANTS[variant] = judge
+        VARIANTS[variant] = judge, {**PLAIN, **options}
         return variant
 
     return register
@@ -205,7 +214,7 @@ def a_new_slot_takes_everything(patch):
     patch.setattr(_dispatcher, "fair_share", everything)
 
 
-@caught_by(promises.judge_share)
+@caught_by(promises.judge_share, boot=1.0)
 def what_is_still_in_the_channel_is_not_shared(patch):
     patch.setattr(Slot, "unsent", lambda slot: slot.backlog.unsent())
 
@@ -836,7 +845,7 @@ def whatever_does_not_answer_is_killed(patch):
 # Lanes, streams and large arguments that meet
 
 
-@caught_by(promises.judge_liveness)
+@caught_by(promises.judge_liveness, threads=2, lowered=True)
 def the_queue_sleeps_where_a_result_comes_with_many_chunks(patch):
     def settle(incarnation, replies):
         slot = incarnation._slot
@@ -851,7 +860,7 @@ def the_queue_sleeps_where_a_result_comes_with_many_chunks(patch):
     patch.setattr(Incarnation, "_settle", settle)
 
 
-@caught_by(promises.judge_liveness)
+@caught_by(promises.judge_liveness, lowered=True, slow=1.5, max_requests=1)
 def the_consumer_waits_for_the_socket_of_one_worker(patch):
     async def consume(slot):
         while True:
@@ -868,7 +877,7 @@ def the_consumer_waits_for_the_socket_of_one_worker(patch):
     patch.setattr(Slot, "consume", consume)
 
 
-@caught_by(promises.judge_limits)
+@caught_by(promises.judge_limits, lowered=True, slow=1.5)
 def the_way_of_an_argument_counts_as_execution(patch):
     patch.setattr(Oversight, "transferred", lambda *args, **kwargs: None)
 
@@ -891,7 +900,7 @@ def what_a_key_raises_when_it_is_compared_reaches_the_pool(patch):
     patch.setattr(Key, "__eq__", lambda key, other: key._value == getattr(other, "_value", other))
 
 
-@caught_by(HANG)
+@caught_by(HANG, pieces=True)
 def only_the_first_of_what_a_lost_slot_had_are_routed_again(patch):
     async def route_none(supervisor):
         await trio.sleep_forever()
@@ -927,7 +936,7 @@ def what_died_of_its_execution_was_not_executed(patch):
     patch.setattr(Durations, "add_unfinished", lambda durations, seconds: None)
 
 
-@caught_by(promises.judge_utilisation)
+@caught_by(promises.judge_utilisation, lowered=True)
 def a_stream_that_is_held_counts_as_executed(patch):
     patch.setattr(StreamRequest, "held", lambda request, now: 0.0)
 
@@ -945,7 +954,7 @@ def what_is_executed_counts_from_the_last_answer(patch):
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.__name__)
 def test_variant_is_caught(variant, monkeypatch):
     variant(monkeypatch)
-    judge = VARIANTS[variant]
+    judge, options = VARIANTS[variant]
 
     @given(script=play.scripts, seed=st.random_module())
     @settings(
@@ -958,7 +967,7 @@ def test_variant_is_caught(variant, monkeypatch):
     )
     def search(script, seed):
         try:
-            log = play.play_simulated(script)
+            log = play.play_simulated(replace(script, **options))
             if judge not in (HANG, BREAKDOWN):
                 judge(log)
         except trio.TooSlowError:
