@@ -444,3 +444,23 @@ def test_a_large_request_forgets_its_segments_when_they_are_handed_out():
     assert backlog.next_frames() == ["head 1", "segment 1"]
     assert large.frames == ()
     assert backlog.next_frames() == ["frame 2"]
+
+
+def test_many_are_queued_behind_what_is_and_let_go_of_at_once():
+    first, *others = (request(number) for number in range(4))
+    backlog = given(quiet(), first)
+    backlog.put_last(others)
+    assert [*backlog.unsent()] == [first, *others]
+    assert [*backlog.take_back_all()] == [first, *others]
+    assert [*backlog.unsent()] == []
+    assert not backlog.busy
+
+
+def test_what_was_sent_last():
+    backlog = Backlog(3, nobody, tells_all=False)
+    assert backlog.latest_sent() is None
+    first, second = request(0), request(1)
+    given(backlog, first, second).next_frames()
+    assert backlog.latest_sent() is second
+    backlog.answered(1)
+    assert backlog.latest_sent() is first

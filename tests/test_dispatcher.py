@@ -888,3 +888,13 @@ def test_a_pool_that_nobody_can_serve_is_not_busy():
         dispatcher.failed(slot, RuntimeError("no"))
     with pytest.raises(NoWorkersAvailableError):
         accept(dispatcher)
+
+
+def test_of_many_that_leave_their_slot_parts_of_a_broadcast_have_no_key():
+    slots, dispatcher = three()
+    first, other = Request(0, 0, key="user"), Request(1, 0, key="other")
+    for request in (first, other):
+        dispatcher.accept(request)
+    part = Request(2, 0, key=OnlySlot(slots[0].index))
+    assert dispatcher.unplace_all([first, part, other]) == []
+    assert len(dispatcher._keys) == 0

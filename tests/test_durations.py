@@ -161,3 +161,11 @@ def test_apps_are_told_apart_and_add_up(some, more):
     assert durations.summary()[1].count == len(everything)
     assert math.isclose(durations.seconds, sum(seconds for _, _, seconds in everything))
     assert others.summary()[0].count == len(more), "what is absorbed is not taken away"
+
+
+def test_what_did_not_end_counts_for_the_seconds_only():
+    durations = Durations()
+    durations.add(0, 1.0, 2.0)
+    durations.add_unfinished(3.0)
+    assert durations.seconds == 5.0
+    assert durations.summary()[1].count == 1

@@ -3,60 +3,15 @@
 import pytest
 import trio
 from apps import Counter
+from odd_keys import Changing, Incomparable, NotShown, Undecided
 
 from trio_dirty import open_pool
-from trio_dirty._keys import Key, key_of
 from trio_dirty.testing import Plan, SimEngine, Turn
 
 
 class Seconds(Plan):
     def turn(self, call):
         return Turn(1.0)
-
-
-class Changing:
-    """Its hash changes with its value."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __hash__(self):
-        return self.value
-
-    def __eq__(self, other):
-        return isinstance(other, Changing) and self.value == other.value
-
-
-class Incomparable:
-    def __init__(self, error):
-        self.error = error
-
-    def __hash__(self):
-        return 7
-
-    def __eq__(self, other):
-        raise self.error
-
-
-class Undecided:
-    """Compares to what is neither true nor false, as arrays do."""
-
-    def __hash__(self):
-        return 7
-
-    def __eq__(self, other):
-        return self
-
-    def __bool__(self):
-        raise ValueError("the truth value is ambiguous")
-
-
-class NotShown:
-    def __hash__(self):
-        raise ValueError("no hash")
-
-    def __repr__(self):
-        raise ValueError("no text")
 
 
 async def play(keys, change):
@@ -113,25 +68,6 @@ async def test_requests_of_equal_keys_stay_in_order_whatever_their_types(autojum
     assert slots[2] == slots[3]
     assert [number for number, _ in order if number < 2] == [0, 1]
     assert [number for number, _ in order if number >= 2] == [2, 3]
-
-
-def test_what_stands_for_a_key():
-    assert key_of(None) is None
-    assert key_of("a") == "a"
-    same = Incomparable(ValueError())
-    key = key_of(same)
-    assert key == key
-    assert key == Key(same)
-    assert key != Key(Incomparable(ValueError()))
-    assert key_of((1, 2)) == (1, 2)
-    assert key_of((1, 2)) == (1, 2)
-    assert hash(key) == 7
-    assert repr(key_of((1, 2))) == "<Key (1, 2)>"
-    changing = Changing(1)
-    before = key_of(changing)
-    changing.value = 2
-    assert hash(before) == 1
-    assert hash(key_of(changing)) == 2
 
 
 async def test_a_key_that_does_not_hash_is_refused_at_once():

@@ -2,10 +2,12 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, strategies as st
+from odd_keys import Changing, Incomparable, NotShown, Undecided
 
 from trio_dirty import _keys
-from trio_dirty._keys import Keys, OnlySlot
+from trio_dirty._keys import Key, Keys, OnlySlot, key_of
 from trio_dirty._routing import _mixed, highest_random_weight
 
 keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
@@ -147,3 +149,35 @@ def test_the_place_of_a_key_is_heard_before_what_was_chosen():
 
 def test_a_slot_as_a_key_is_equal_to_itself_only():
     assert OnlySlot(1) == OnlySlot(1) != OnlySlot(2)
+
+
+def test_what_stands_for_a_key():
+    assert key_of(None) is None
+    assert key_of("a") == "a"
+    same = Incomparable(ValueError())
+    key = key_of(same)
+    assert key == key
+    assert key == Key(same)
+    assert key != Key(Incomparable(ValueError()))
+    assert key_of((1, 2)) == (1, 2)
+    assert key_of((1, 2)) == (1, 2)
+    assert hash(key) == 7
+    assert repr(key_of((1, 2))) == "<Key (1, 2)>"
+    changing = Changing(1)
+    before = key_of(changing)
+    changing.value = 2
+    assert hash(before) == 1
+    assert hash(key_of(changing)) == 2
+
+
+def test_keys_that_cannot_be_compared_differ_from_all_others():
+    odd = Undecided()
+    assert key_of(odd) != key_of(Undecided())
+    assert key_of(odd) == odd
+    assert key_of(Incomparable(KeyboardInterrupt())) != 7
+
+
+@pytest.mark.parametrize("key", [NotShown(), []])
+def test_what_does_not_hash_is_no_key(key):
+    with pytest.raises(TypeError, match=r"^key must hash, was (a NotShown|\[\]): "):
+        key_of(key)
