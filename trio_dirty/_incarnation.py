@@ -241,7 +241,7 @@ class Incarnation:
         backlog = self.backlog
         strike_out = backlog.answered
         attentive = backlog.attentive
-        is_watched = bool(self._oversight)
+        is_watched = attentive and bool(self._oversight)
         behind = None
         for reply in replies:
             # One by one: the next entry of the ledger may have begun as soon as this one

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from ._errors import DirtyError, PoolBusyError
-from ._pickling import PROTOCOL, SmallPickler, dump_slowly, is_slow
+from ._pickling import PROTOCOL, SLOW_TYPES, SmallPickler, dump_slowly, is_slow
 from ._request import Request
 from ._targets import Targets
 from ._threads import UNLIMITED, yield_lock
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from ._targets import Target
 
 R = TypeVar("R", bound=Request)
-
-SLOW_TYPES = frozenset((str, array))
-"""What `is_slow` may be true of."""
 
 
 class Intake:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import _wire
-from ._pickling import SegmentPickler, instead_of, is_slow
+from ._pickling import SLOW_TYPES, SegmentPickler, instead_of, is_slow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ class Outbox:
 
     def result(self, value: object, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of a result, or of the failure to pickle it."""
-        kind = type(value)
         try:
-            if (kind is str or kind.__name__ == "array") and is_slow(value):
+            if type(value) in SLOW_TYPES and is_slow(value):
                 # So that the pool can take it in piece by piece.
                 return self.report(_wire.RESULT, instead_of(value, _not_needed), number, seconds)
             return _wire.value_frames(_wire.RESULT, number, self.dump(value), seconds)

@@ -12,12 +12,12 @@ So large data is copied by the kernel only, however deep in the arguments it lie
 from __future__ import annotations
 
 import pickle
+from array import array
 
 from ._wire import SMALL_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
@@ -185,8 +185,6 @@ class _Array:
 
 def make_array(typecode: str, content: bytearray) -> array[Any]:
     """Return an array of this content."""
-    from array import array  # who has none does not pay for it
-
     made: array[Any] = array(typecode)
     view = memoryview(content)
     for start in range(0, len(view), TEXT_PIECE):  # else it would be copied in one go
@@ -194,17 +192,16 @@ def make_array(typecode: str, content: bytearray) -> array[Any]:
     return made
 
 
+SLOW_TYPES = frozenset((str, array))
+"""What `is_slow` may be true of."""
+
+
 def is_slow(value: object) -> bool:
     """Return whether this is a text or an array that the C pickler would take long to copy."""
-    kind = type(value)
-    if kind is str:
-        return len(value) > SMALL_LIMIT  # type: ignore[arg-type]
-    return kind.__name__ == "array" and _is_large_array(value)
-
-
-def _is_large_array(value: Any) -> bool:
+    if type(value) is str:
+        return len(value) > SMALL_LIMIT
     return (
-        type(value).__module__ == "array"
+        type(value) is array
         and value.typecode not in "uw"  # characters, which are not everywhere of one size
         and len(value) * value.itemsize > SMALL_LIMIT
     )

@@ -89,7 +89,8 @@ class Request(ABC):
         wire = target.wire
         if isinstance(pickled, bytes):
             length = len(wire) + len(pickled)
-            head = HEADER.pack(length, self._kind, len(wire), limits.is_interruptible, number)
+            flag = 1.0 if limits.is_interruptible else 0.0
+            head = HEADER.pack(length, self._kind, len(wire), flag, number)
             self.frames = (head + wire + pickled,)
             self.large = False
             self.size = HEADER.size + length
