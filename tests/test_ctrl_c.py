@@ -2,56 +2,56 @@
 
 import gc
 import signal
-import sys
 
 import pytest
 import trio
 from apps import Counter
+from bytecode import BeforeEachBytecode, codes_of
 
-from trio_dirty import open_pool
+from trio_dirty import _nursery, _opening, open_pool
 from trio_dirty.testing import SimEngine
 
-FILES = ("trio_dirty/_opening.py", "trio_dirty/_nursery.py")
-"""Where the block is opened and left. What they call is protected because they are."""
+WATCHED = codes_of(_opening, _nursery)
+"""Where the block is opened and left. What this calls is protected because it is."""
+
+LEAST = 50
+"""How many bytecodes each test has at least."""
 
 
 class Interrupter:
-    """Presses Ctrl-C at one bytecode of some files, while it watches; counts them otherwise."""
+    """Presses Ctrl-C before the n-th bytecode of what is watched; counts them."""
 
     def __init__(self, at: int) -> None:
-        self.at = at
+        self._at = at
         self.count = 0
 
-    def trace(self, frame, event, arg):
-        if not frame.f_code.co_filename.endswith(FILES):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.count += 1
-            if self.count == self.at:
-                signal.raise_signal(signal.SIGINT)
-        return self.trace
+    def watching(self):
+        return BeforeEachBytecode(WATCHED, self._step)
+
+    def _step(self, frame):
+        self.count += 1
+        if self.count == self._at:
+            signal.raise_signal(signal.SIGINT)
 
 
 async def opened(interrupter):
-    sys.settrace(interrupter.trace)
+    block = open_pool([Counter], workers=1, engine=SimEngine())
+    with interrupter.watching():
+        pool = await block.__aenter__()
     try:
-        async with open_pool([Counter], workers=1, engine=SimEngine()) as pool:
-            sys.settrace(None)
-            assert await pool.run_sync(Counter.add) == 1
+        assert await pool.run_sync(Counter.add) == 1
     finally:
-        sys.settrace(None)
+        await block.__aexit__(None, None, None)
 
 
 async def left_by(interrupter, error):
-    try:
-        async with open_pool([Counter], workers=1, engine=SimEngine()) as pool:
-            assert await pool.run_sync(Counter.add) == 1
-            sys.settrace(interrupter.trace)
-            if error is not None:
-                raise error
-    finally:
-        sys.settrace(None)
+    block = open_pool([Counter], workers=1, engine=SimEngine())
+    pool = await block.__aenter__()
+    assert await pool.run_sync(Counter.add) == 1
+    with interrupter.watching():
+        await block.__aexit__(None if error is None else type(error), error, None)
+    if error is not None:
+        raise error
 
 
 async def left(interrupter):
@@ -69,7 +69,7 @@ def test_ctrl_c_at_any_bytecode_ends_the_program_as_itself(way):
         trio.run(way, counter)
     except LookupError:
         assert way is left_by_an_exception
-    assert counter.count > 50, "it watches nothing"
+    assert counter.count > LEAST, "it watches nothing"
     for at in range(1, counter.count + 1):
         with pytest.raises(KeyboardInterrupt):
             trio.run(way, Interrupter(at))
