@@ -301,6 +301,7 @@ class Supervisor:
             for slot in self.slots:
                 for requests in slot.let_go():
                     rest.take(requests)
+                await trio.lowlevel.checkpoint()
                 while rest.close_some():
                     await trio.lowlevel.checkpoint()
             while rest.close_some():
