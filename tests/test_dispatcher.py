@@ -898,3 +898,13 @@ def test_of_many_that_leave_their_slot_parts_of_a_broadcast_have_no_key():
     part = Request(2, 0, key=OnlySlot(slots[0].index))
     assert dispatcher.unplace_all([first, part, other]) == []
     assert len(dispatcher._keys) == 0
+
+
+def test_of_many_that_leave_their_slot_those_that_waited_for_them_follow():
+    _, dispatcher = three()
+    first, second, third = (Request(number, 0, "user") for number in range(3))
+    dispatcher.accept(first)
+    dispatcher.accept(second)
+    dispatcher.remove(first.place)
+    dispatcher.accept(third)
+    assert dispatcher.unplace_all([first, second]) == [third]
