@@ -1,63 +1,70 @@
 """A supervised pool of long-lived, stateful worker processes for trio programs.
 
-The map of the house. Three kinds of code live here, apart from each other:
+The map of the house. Imports run from each wing to those above it on this page, never down.
 
-Decide: synchronous, knows nothing of trio and does no I/O.
-    _targets     what a request calls; which action a function stands for
-    _options     the options of a pool, checked
-    _limits      what a caller asks of one request besides its outcome
-    _routing     round-robin, the slot of a key, the share of a slot that becomes ready
-    _keys        where the requests of a key are
-    _dispatcher  gives requests to slots, or lets them wait for one
-    _displaced   requests that have lost their slot, until each of them has been seen to
-    _backlog     what a worker has been given and has not ended, and what is sent when
-    _ledger      what a worker has been sent and may have begun; how much is sent ahead
-    _oversight   what is to be done about requests that have begun, and when
-    _allocation  which slot carries which app
-    _recycling   when a worker is worn, and to be replaced
-    _backoff     when the next worker of a slot may start
-    _instruments what a pool tells of what happens in it
-    _replies     a worker's frames as results and exceptions
-    _durations   percentiles in constant memory
-    _statistics  what a pool tells about itself
+_common/: what the pool and its workers have in common; no trio.
+    wire         frames in both directions, as bytes
+    pickling     objects to segments and back
+    credit       how far a stream may run ahead of its reader
+    errors       the exceptions, and how a worker's traceback travels with one
+    app          the base class of apps, and what a class needs to be one
+    context      what an action can ask: worker_info, check_cancelled
+    log          the logger
 
-Perform: trio. Each task has one job.
-    _opening     open_pool
-    _pool        the Pool that callers hold
-    _intake      from a call to an accepted request
-    _request     a request, from acceptance to its outcome
-    _stream      a request whose results come one by one, and what its reader holds
-    _broadcast   one call that every worker executes
-    _supervisor  the slots of a pool, from the first worker's start to the last one's end
-    _scaling     how many slots there are, and the renewal of their workers
-    _slot        a slot's channel, its consumer, and what it has been given
-    _succession  the workers that succeed each other in a slot
-    _wish        what a slot's next worker is wanted for
-    _incarnation one worker of a slot, from its taking over to the settlement of what it leaves
-    _engine      the contract of what starts workers
-    _processes   the engine whose workers are processes
-    _job         the process of a worker, and the one long job that it runs
-    _frames      the pool's end of a worker's socket
-    _handshake   where a worker connects to, and how it proves who it is
-    _nursery     a nursery for tasks that serve a block
-    _threads     pickling what is large without holding the loop
-    _log         the logger
+_rules/: decisions. Synchronous, without trio and without I/O; the property tests are about these.
+    request      what is known of a request
+    targets      what a call means: app paths, actions, functions
+    options      the options of a pool, checked
+    limits       the options of one request, checked
+    routing      round robin, least loaded, the slot of a key, a new slot's share
+    keys         where the requests of a key are
+    dispatcher   which slot is given a request, and what waits for one
+    displaced    requests that have lost their slot
+    backlog      what a worker has been given and has not ended, and what is sent when
+    ledger       what a worker has been sent and may have begun
+    deadlines    what is interrupted or killed, and when
+    allocation   which slot carries which app
+    recycling    when a worker is to be replaced, and after a death, when the next may start
+    durations    percentiles in constant memory
+    statistics   what `Pool.statistics` returns
+    instruments  what a pool reports while it works
 
-Child: runs in the worker, and imports nothing that imports trio.
-    _worker      boot, execute requests in order, close
-    _apps        the apps of a worker, and what may be called in it
-    _execution   the execution of one request
-    _lane        what is executed, and how it is interrupted
-    _lanes       several of them in one worker, each in a thread
-    _outbox      outcomes as frames
-    _link        the worker's end of its socket, tied to the life of the pool
-    _app         the base class of apps
-    _info        what an action can ask about its worker
+_worker/: runs inside a worker process; imports nothing that imports trio.
+    serve        boot the apps, execute requests in order, close
+    apps         the apps of a worker, and what may be called in it
+    execution    the execution of one request
+    lane         what is executed, and how it is interrupted
+    thread_lanes several lanes in one worker, each a thread
+    outcomes     results and exceptions as frames
+    socket       the worker's end of its socket, tied to the life of the pool
 
-For tests: testing, a package of its own: workers simulated in the same process.
+_engines/: what starts workers and carries frames to and from them.
+    contract     what an engine and a worker must do
+    processes    the engine whose workers are processes
+    job          one process, and the one long job that it runs
+    socket       the pool's end of a worker's socket
+    handshake    where a worker connects to, and how it proves who it is
+    replies      a worker's frames as results and exceptions
+    threads      pickling what is large without holding the loop
+    nursery      a nursery for tasks that serve a block
 
-Both sides use _wire (frames), _pickling (segments), _credit (how far a stream runs ahead) and
-_errors.
+_pool/: trio tasks, each with one job.
+    opening      open_pool
+    pool         the Pool that callers hold
+    calls        from a call to an accepted request, and its caller
+    streams      a request whose results are read one by one
+    broadcast    one call that every worker executes
+    supervisor   the slots of a pool, from the first worker's start to the last one's end
+    scaling      how many slots there are, and the renewal of their workers
+    slot         a slot's channel, its consumer, and what it has been given
+    succession   the workers that succeed each other in a slot
+    wish         what a slot's next worker is wanted for
+    worker       one worker, from taking over its slot to the settlement of what it leaves
+
+testing/: simulated workers, for the tests of programs that use a pool.
+    _event_log   an instrument that remembers
+    _plans       how boots and executions go
+    _simulation  the engine, and one simulated worker
 
 Names are imported when they are first used: a worker imports the module of an app, that
 imports this package, and must not pay 190 ms and 13 MB for a trio that it has no use for.
@@ -70,9 +77,13 @@ from ._version import __version__ as __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import testing as testing
-    from ._app import App as App
-    from ._durations import Percentiles as Percentiles
-    from ._errors import (
+    from ._common.app import App as App
+    from ._common.context import (
+        WorkerInfo as WorkerInfo,
+        check_cancelled as check_cancelled,
+        worker_info as worker_info,
+    )
+    from ._common.errors import (
         AppLoadError as AppLoadError,
         AppNotFoundError as AppNotFoundError,
         DirtyError as DirtyError,
@@ -84,20 +95,19 @@ if TYPE_CHECKING:
         SoftTimeout as SoftTimeout,
         WorkerCrashedError as WorkerCrashedError,
     )
-    from ._info import WorkerInfo as WorkerInfo, worker_info as worker_info
-    from ._instruments import Instrument as Instrument, Outcome as Outcome
-    from ._lane import check_cancelled as check_cancelled
-    from ._limits import OnCancel as OnCancel
-    from ._opening import open_pool as open_pool
-    from ._options import Routing as Routing
-    from ._pool import Pool as Pool
-    from ._statistics import (
+    from ._pool.opening import open_pool as open_pool
+    from ._pool.pool import Pool as Pool
+    from ._pool.streams import ChunkChannel as ChunkChannel, StreamManager as StreamManager
+    from ._rules.durations import Percentiles as Percentiles
+    from ._rules.instruments import Instrument as Instrument, Outcome as Outcome
+    from ._rules.limits import OnCancel as OnCancel
+    from ._rules.options import Routing as Routing
+    from ._rules.statistics import (
         AppStatistics as AppStatistics,
         Cause as Cause,
         PoolStatistics as PoolStatistics,
         WorkerStatistics as WorkerStatistics,
     )
-    from ._stream import ChunkChannel as ChunkChannel, StreamManager as StreamManager
 
 __all__ = [
     "App",
@@ -131,33 +141,33 @@ __all__ = [
 ]
 
 _HOMES = {
-    "App": "_app",
-    "AppLoadError": "_errors",
-    "AppNotFoundError": "_errors",
-    "AppStatistics": "_statistics",
-    "Cause": "_statistics",
-    "ChunkChannel": "_stream",
-    "DirtyError": "_errors",
-    "Instrument": "_instruments",
-    "NoWorkersAvailableError": "_errors",
-    "OnCancel": "_limits",
-    "Outcome": "_instruments",
-    "Percentiles": "_durations",
-    "Pool": "_pool",
-    "PoolBusyError": "_errors",
-    "PoolStatistics": "_statistics",
-    "RemoteError": "_errors",
-    "RequestCancelled": "_errors",
-    "RequestTimeoutError": "_errors",
-    "Routing": "_options",
-    "SoftTimeout": "_errors",
-    "StreamManager": "_stream",
-    "WorkerCrashedError": "_errors",
-    "WorkerInfo": "_info",
-    "WorkerStatistics": "_statistics",
-    "check_cancelled": "_lane",
-    "open_pool": "_opening",
-    "worker_info": "_info",
+    "App": "_common.app",
+    "AppLoadError": "_common.errors",
+    "AppNotFoundError": "_common.errors",
+    "AppStatistics": "_rules.statistics",
+    "Cause": "_rules.statistics",
+    "ChunkChannel": "_pool.streams",
+    "DirtyError": "_common.errors",
+    "Instrument": "_rules.instruments",
+    "NoWorkersAvailableError": "_common.errors",
+    "OnCancel": "_rules.limits",
+    "Outcome": "_rules.instruments",
+    "Percentiles": "_rules.durations",
+    "Pool": "_pool.pool",
+    "PoolBusyError": "_common.errors",
+    "PoolStatistics": "_rules.statistics",
+    "RemoteError": "_common.errors",
+    "RequestCancelled": "_common.errors",
+    "RequestTimeoutError": "_common.errors",
+    "Routing": "_rules.options",
+    "SoftTimeout": "_common.errors",
+    "StreamManager": "_pool.streams",
+    "WorkerCrashedError": "_common.errors",
+    "WorkerInfo": "_common.context",
+    "WorkerStatistics": "_rules.statistics",
+    "check_cancelled": "_common.context",
+    "open_pool": "_pool.opening",
+    "worker_info": "_common.context",
 }
 
 

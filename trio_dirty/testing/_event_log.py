@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import trio
 
-from .._instruments import HOOKS, Instrument
+from .._rules.instruments import HOOKS, Instrument
 
 
 class Event(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from .._errors import DirtyError
+from .._common.errors import DirtyError
 
 T = TypeVar("T")
 

@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .. import _wire
-from .._app import declared_workers
-from .._apps import Apps, load
-from .._engine import Blueprint, Chunks, Engine, Exit, Pong, Worker
-from .._errors import AppLoadError
-from .._execution import StreamExecution, answer
-from .._info import WorkerInfo, current_worker
-from .._lane import Lane, current_lane
-from .._nursery import open_service_nursery
-from .._outbox import Outbox, traceback_text
-from .._pickling import read_whole
-from .._processes import log_closing
-from .._replies import chunk, reply
-from .._wire import HEADER
+from .._common import wire
+from .._common.app import declared_workers
+from .._common.context import WorkerInfo, current_lane, current_worker
+from .._common.errors import AppLoadError, traceback_text
+from .._common.pickling import read_whole
+from .._common.wire import HEADER
+from .._engines.contract import Blueprint, Chunks, Engine, Exit, Pong, Worker
+from .._engines.nursery import open_service_nursery
+from .._engines.processes import log_closing
+from .._engines.replies import chunk, reply
+from .._worker.apps import Apps, load
+from .._worker.execution import StreamExecution, answer
+from .._worker.lane import Lane
+from .._worker.outcomes import Outbox
 from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from .._engine import Answer, AppPaths
-    from .._pickling import Segment
+    from .._common.wire import Segment
+    from .._engines.contract import Answer
+    from .._rules.targets import AppPaths
 
 FIRST_PID = 1 << 22
 """Larger than any process number of Linux, so that no test can signal a real process."""
@@ -203,17 +204,17 @@ class SimWorker(Worker):
         while data and self._exit is None:
             length, kind, target_length, _, number = HEADER.unpack_from(data)
             body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
-            if kind == _wire.CLOSE:
+            if kind == wire.CLOSE:
                 self._closing = True
-            elif kind == _wire.PING:
+            elif kind == wire.PING:
                 self._pinged = number
-            elif kind == _wire.CREDIT:
+            elif kind == wire.CREDIT:
                 for lane in self._executing(number):
-                    lane.window.give_back(*_wire.pair(body))
-            elif kind == _wire.INTERRUPT:
+                    lane.window.give_back(*wire.pair(body))
+            elif kind == wire.INTERRUPT:
                 for lane in self._executing(number):
-                    lane.interrupt(*_wire.pair(body))
-            elif kind == _wire.WITHDRAW:
+                    lane.interrupt(*wire.pair(body))
+            elif kind == wire.WITHDRAW:
                 for lane in self._executing(number):
                     lane.left = True
                 self._inbox = deque(
@@ -222,8 +223,8 @@ class SimWorker(Worker):
                 )
             else:
                 pickled = body[target_length:]
-                if kind & _wire.LARGE:
-                    size = _wire.large_size(body)
+                if kind & wire.LARGE:
+                    size = wire.large_size(body)
                     pickled, data = data[:size], data[size:]
                 target = bytes(body[:target_length])
                 self._inbox.append((number, target, bytes(pickled), kind))
@@ -350,12 +351,12 @@ class SimWorker(Worker):
             number, target, arguments, kind = self._inbox.popleft()
             lane.begin(number)
             if target is None:
-                self._report([_wire.frame(_wire.SKIPPED, number)])
+                self._report([wire.frame(wire.SKIPPED, number)])
                 continue
             turn = self._turn(target, arguments)
             self._memory += turn.memory
-            pickled = read_whole(arguments) if kind & _wire.LARGE else arguments
-            if kind & ~_wire.LARGE == _wire.REQUEST:
+            pickled = read_whole(arguments) if kind & wire.LARGE else arguments
+            if kind & ~wire.LARGE == wire.REQUEST:
                 frames = answer(lane, apps, outbox, number, target, pickled)
                 seconds, began = turn.seconds, trio.current_time()
                 interrupt = await self._last(lane, turn)
@@ -431,11 +432,11 @@ class SimWorker(Worker):
         data = memoryview(b"".join(frames))
         length, kind, _, _, number = HEADER.unpack_from(data)
         body = data[HEADER.size : HEADER.size + length]
-        if kind & _wire.LARGE:
+        if kind & wire.LARGE:
             body = data[HEADER.size + length :]
-        kind &= ~_wire.LARGE
+        kind &= ~wire.LARGE
         load = read_whole(bytes(body)).load_next
-        if kind == _wire.CHUNK:
+        if kind == wire.CHUNK:
             self._replies.append(Chunks(number, [(chunk(load), len(body))]))
         else:
             self._replies.append(reply(kind, number, seconds, load))

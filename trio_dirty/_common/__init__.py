@@ -1,0 +1,1 @@
+"""What the pool and its workers have in common. Imports no trio."""

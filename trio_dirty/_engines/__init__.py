@@ -1,0 +1,1 @@
+"""What starts workers and carries frames to and from them."""

@@ -1,0 +1,1 @@
+"""The trio tasks of a pool, each with one job."""

@@ -1,0 +1,1 @@
+"""Decisions: synchronous, without trio and without I/O."""
