@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from trio_dirty import open_pool
-from trio_dirty._dispatcher import Dispatcher
-from trio_dirty._limits import Limits
-from trio_dirty._request import Call
-from trio_dirty._targets import Target
+from trio_dirty._pool.calls import Call
+from trio_dirty._rules.dispatcher import Dispatcher
+from trio_dirty._rules.limits import Limits
+from trio_dirty._rules.targets import Target
 
 from .figures import Figure
 from .work import Empty
@@ -26,10 +26,9 @@ from .work import Empty
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trio_dirty._options import Routing
-    from trio_dirty._pickling import Segment
-    from trio_dirty._request import Request
-    from trio_dirty._stream import StreamRequest
+    from trio_dirty._common.wire import Segment
+    from trio_dirty._rules.options import Routing
+    from trio_dirty._rules.request import Request
 
     from .display import Stage
 
@@ -102,7 +101,7 @@ class Seat:
         """Nobody leaves."""
         return True
 
-    def tell(self, request: StreamRequest, frame: Segment) -> None:
+    def tell(self, request: Request, frame: Segment) -> None:
         """Nobody streams."""
 
 

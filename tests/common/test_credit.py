@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_dirty._credit import BYTES_AHEAD, CHUNKS_AHEAD, CreditWindow
+from trio_dirty._common.credit import BYTES_AHEAD, CHUNKS_AHEAD, CreditWindow
 
 sizes = st.one_of(st.integers(0, 100), st.integers(0, 2 * BYTES_AHEAD))
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, strategies as st
 from messages import whole
 
-from trio_dirty import _wire
-from trio_dirty._pickling import SmallPickler
-from trio_dirty._wire import HEADER, LARGE, frame, large_frame, large_size
+from trio_dirty._common import wire
+from trio_dirty._common.pickling import SmallPickler
+from trio_dirty._common.wire import HEADER, LARGE, frame, large_frame, large_size
 
 KINDS = [
-    *(_wire.REQUEST, _wire.WITHDRAW, _wire.CLOSE),
-    *(_wire.READY, _wire.FAILED, _wire.RESULT, _wire.ERROR, _wire.SKIPPED, _wire.CLOSED),
+    *(wire.REQUEST, wire.WITHDRAW, wire.CLOSE),
+    *(wire.READY, wire.FAILED, wire.RESULT, wire.ERROR, wire.SKIPPED, wire.CLOSED),
 ]
 
 kinds = st.sampled_from(KINDS)
@@ -33,18 +33,18 @@ def test_a_frame_is_read_as_it_was_packed(kind, number, body, target, seconds):
 
 
 def test_a_frame_may_have_nothing_but_its_kind():
-    assert frame(_wire.CLOSE) == HEADER.pack(0, _wire.CLOSE, 0, 0.0, 0)
+    assert frame(wire.CLOSE) == HEADER.pack(0, wire.CLOSE, 0, 0.0, 0)
 
 
 def test_the_longest_target_fits_a_header():
-    data = frame(_wire.REQUEST, target=bytes(_wire.TARGET_LIMIT))
-    assert HEADER.unpack_from(data)[2] == _wire.TARGET_LIMIT
+    data = frame(wire.REQUEST, target=bytes(wire.TARGET_LIMIT))
+    assert HEADER.unpack_from(data)[2] == wire.TARGET_LIMIT
 
 
 def test_a_body_has_room_for_the_longest_target_and_the_largest_small_pickle():
     pickled = SmallPickler().dump([bytes(65_000), bytes(65_535)])
     assert len(pickled) > 2 * 65_000
-    assert _wire.TARGET_LIMIT + len(pickled) <= _wire.BODY_LIMIT
+    assert wire.TARGET_LIMIT + len(pickled) <= wire.BODY_LIMIT
 
 
 @given(kinds, numbers, st.lists(segments), st.binary(), seconds)
@@ -59,8 +59,8 @@ def test_a_large_frame_tells_how_much_follows_it(kind, number, segments, target,
 
 
 def test_a_large_frame_may_have_neither_target_nor_duration():
-    (head,) = large_frame(_wire.RESULT, 7, [])
-    assert head == HEADER.pack(8, _wire.RESULT | LARGE, 0, 0.0, 7) + bytes(8)
+    (head,) = large_frame(wire.RESULT, 7, [])
+    assert head == HEADER.pack(8, wire.RESULT | LARGE, 0, 0.0, 7) + bytes(8)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**16, 2**40])
@@ -70,40 +70,40 @@ def test_the_size_is_in_the_last_eight_bytes(size):
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 60), st.integers(0, 1 << 60))
 def test_two_numbers_arrive_as_they_were(number, first, second):
-    data = _wire.pair_frame(_wire.CREDIT, number, first, second)
+    data = wire.pair_frame(wire.CREDIT, number, first, second)
     length, kind, target, _, told = HEADER.unpack_from(data)
     body = data[HEADER.size :]
-    assert (length, kind, target, told) == (len(body), _wire.CREDIT, 0, number)
-    assert _wire.pair(body) == (first, second)
+    assert (length, kind, target, told) == (len(body), wire.CREDIT, 0, number)
+    assert wire.pair(body) == (first, second)
 
 
-@pytest.mark.parametrize("length", [0, 1, _wire.SMALL_LIMIT, _wire.SMALL_LIMIT + 1])
+@pytest.mark.parametrize("length", [0, 1, wire.SMALL_LIMIT, wire.SMALL_LIMIT + 1])
 def test_a_value_is_small_or_large_by_its_length(length):
-    frames = _wire.value_frames(_wire.RESULT, 7, [bytes(length)], 0.5)
-    if length > _wire.SMALL_LIMIT:
-        assert frames == large_frame(_wire.RESULT, 7, [bytes(length)], seconds=0.5)
+    frames = wire.value_frames(wire.RESULT, 7, [bytes(length)], 0.5)
+    if length > wire.SMALL_LIMIT:
+        assert frames == large_frame(wire.RESULT, 7, [bytes(length)], seconds=0.5)
     else:
-        assert frames == (frame(_wire.RESULT, 7, bytes(length), seconds=0.5),)
+        assert frames == (frame(wire.RESULT, 7, bytes(length), seconds=0.5),)
 
 
 def test_a_value_of_several_segments_is_large():
-    assert _wire.value_frames(_wire.CHUNK, 7, [b"a", b"b"]) == large_frame(
-        _wire.CHUNK, 7, [b"a", b"b"]
+    assert wire.value_frames(wire.CHUNK, 7, [b"a", b"b"]) == large_frame(
+        wire.CHUNK, 7, [b"a", b"b"]
     )
-    assert HEADER.unpack_from(_wire.value_frames(_wire.CHUNK, 7, [b"a"])[0])[3] == 0.0
+    assert HEADER.unpack_from(wire.value_frames(wire.CHUNK, 7, [b"a"])[0])[3] == 0.0
 
 
 def test_the_longest_target_and_the_largest_small_pickle_have_room():
-    frame(_wire.REQUEST, body=bytes(_wire.SMALL_LIMIT), target=bytes(_wire.TARGET_LIMIT))
-    _wire.check_length(_wire.TARGET_LIMIT + _wire.SMALL_LIMIT)
+    frame(wire.REQUEST, body=bytes(wire.SMALL_LIMIT), target=bytes(wire.TARGET_LIMIT))
+    wire.check_length(wire.TARGET_LIMIT + wire.SMALL_LIMIT)
 
 
 def test_what_has_no_room_is_refused_on_both_sides():
-    most = _wire.BODY_LIMIT
-    assert len(frame(_wire.CLOSED, body=bytes(most - 1), target=b"t")) == HEADER.size + most
+    most = wire.BODY_LIMIT
+    assert len(frame(wire.CLOSED, body=bytes(most - 1), target=b"t")) == HEADER.size + most
     with pytest.raises(ValueError, match=whole(f"a body has at most {most} bytes, was {most + 1}")):
-        frame(_wire.CLOSED, body=bytes(most), target=b"t")
-    _wire.check_length(most)
+        frame(wire.CLOSED, body=bytes(most), target=b"t")
+    wire.check_length(most)
     text = f"a frame of {most + 1} bytes was announced, and {most} are the most"
     with pytest.raises(ValueError, match=whole(text)):
-        _wire.check_length(most + 1)
+        wire.check_length(most + 1)

@@ -13,12 +13,14 @@ import trio.lowlevel
 import trio.testing
 from apps_bad import DoesNotUnpickle, ExitsWhenUnpickled
 
-from trio_dirty import AppLoadError, RemoteError, WorkerInfo, _processes, _wire as wire
-from trio_dirty._credit import CHUNKS_AHEAD
-from trio_dirty._engine import Blueprint, Chunks
-from trio_dirty._lane import CANCELLED, SOFT_TIMEOUT
-from trio_dirty._processes import ProcessEngine
-from trio_dirty._targets import AppPath
+from trio_dirty import AppLoadError, RemoteError, WorkerInfo
+from trio_dirty._common import wire
+from trio_dirty._common.credit import CHUNKS_AHEAD
+from trio_dirty._common.wire import CANCELLED, SOFT_TIMEOUT
+from trio_dirty._engines import processes
+from trio_dirty._engines.contract import Blueprint, Chunks
+from trio_dirty._engines.processes import ProcessEngine
+from trio_dirty._rules.targets import AppPath
 from trio_dirty.testing import Plan, SimEngine, Turn
 
 APP = AppPath("apps", "Counter")
@@ -399,7 +401,7 @@ async def test_cancelling_the_block_ends_the_worker(engine):
 
 
 async def test_a_turn_to_start_is_kept_until_the_worker_has_connected(monkeypatch):
-    monkeypatch.setattr(_processes, "STARTS_AT_ONCE", 1)
+    monkeypatch.setattr(processes, "STARTS_AT_ONCE", 1)
     engine = ProcessEngine()
     second_is_in = trio.Event()
 
@@ -424,7 +426,7 @@ async def test_a_turn_to_start_is_kept_until_the_worker_has_connected(monkeypatc
 async def test_a_turn_to_start_is_given_back_at_the_end_of_one_that_never_connects(
     monkeypatch, end
 ):
-    monkeypatch.setattr(_processes, "STARTS_AT_ONCE", 1)
+    monkeypatch.setattr(processes, "STARTS_AT_ONCE", 1)
     engine = ProcessEngine()
     with trio.fail_after(30):
         async with engine.start(blueprint()) as worker:
@@ -434,7 +436,7 @@ async def test_a_turn_to_start_is_given_back_at_the_end_of_one_that_never_connec
                     await worker.boot(paths())
                 monkeypatch.undo()
             elif end == "never connects":
-                monkeypatch.setattr(_processes, "accept_worker", never_accept)
+                monkeypatch.setattr(processes, "accept_worker", never_accept)
                 with trio.move_on_after(0.1):
                     await worker.boot(paths())
                 monkeypatch.undo()

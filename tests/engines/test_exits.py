@@ -12,7 +12,8 @@ from apps_lives import Flushes, Gate
 from lives import PROMPT, numbers
 from scripts.harness import PATIENCE, children, gone, until
 
-from trio_dirty import _processes, open_pool
+from trio_dirty import open_pool
+from trio_dirty._engines import processes
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give no time to those who end their socket without a report."""
-    monkeypatch.setattr(_processes, "EXIT_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "EXIT_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trio_dirty._handshake import KillSwitch
+from trio_dirty._engines.handshake import KillSwitch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from trio_dirty import RequestCancelled, _wire
-from trio_dirty._frames import FrameSocket
-from trio_dirty._lane import Lane
-from trio_dirty._link import Link
+from trio_dirty import RequestCancelled
+from trio_dirty._common import wire
+from trio_dirty._engines.socket import FrameSocket
+from trio_dirty._worker.lane import Lane
+from trio_dirty._worker.socket import Link
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def test_a_caller_that_leaves_is_seen_when_it_is_looked_for():
     with linked() as (ours, link):
         link.lane.begin(7)
         link.lane.check_cancelled()
-        ours.sendall(_wire.frame(_wire.WITHDRAW, 7))
+        ours.sendall(wire.frame(wire.WITHDRAW, 7))
         link.lane.looked = 0.0
         with pytest.raises(RequestCancelled):
             link.lane.check_cancelled()
@@ -50,11 +51,11 @@ def test_a_caller_that_leaves_is_seen_when_it_is_looked_for():
 def test_a_large_request_that_is_withdrawn_in_the_same_moment_blocks_nothing():
     """All of it has arrived, and nobody will read its segments."""
     with linked() as (ours, link):
-        frames = _wire.large_frame(_wire.REQUEST, 5, [bytes(100_000)], target=b"target")
-        ours.sendall(b"".join(frames) + _wire.frame(_wire.WITHDRAW, 5))
+        frames = wire.large_frame(wire.REQUEST, 5, [bytes(100_000)], target=b"target")
+        ours.sendall(b"".join(frames) + wire.frame(wire.WITHDRAW, 5))
         number, target, _, _, _ = link.next_request()
         assert (number, target) == (5, None)
-        ours.sendall(_wire.frame(_wire.REQUEST, 6, b"arguments", target=b"target"))
+        ours.sendall(wire.frame(wire.REQUEST, 6, b"arguments", target=b"target"))
         link.look()
         assert link._queue, "it is not parsed"
         assert link.next_request()[:3] == [6, b"target", b"arguments"]

@@ -16,11 +16,12 @@ from apps_bad import (
 from hypothesis import given, strategies as st
 from messages import whole
 
-from trio_dirty import RemoteError, _wire
-from trio_dirty._errors import RemoteTraceback
-from trio_dirty._outbox import FOLLOWS
-from trio_dirty._pickling import SegmentsCutError
-from trio_dirty._replies import ChunkFailure, chunk, reply
+from trio_dirty import RemoteError
+from trio_dirty._common import wire
+from trio_dirty._common.errors import RemoteTraceback
+from trio_dirty._common.pickling import SegmentsCutError
+from trio_dirty._engines.replies import ChunkFailure, chunk, reply
+from trio_dirty._worker.outcomes import FOLLOWS
 
 
 def loaded(kind, value):
@@ -38,7 +39,7 @@ def failing_with(error):
 def raised(error, text="the text", kind="the.kind", remote="the traceback"):
     """Return the exception that the caller gets for one that was raised in the worker."""
     pickled = None if error is None else pickle.dumps(error)
-    number, seconds, arrived, value = loaded(_wire.ERROR, (text, kind, remote, pickled))
+    number, seconds, arrived, value = loaded(wire.ERROR, (text, kind, remote, pickled))
     assert (number, seconds, value) == (7, 0.5, None)
     return arrived
 
@@ -51,18 +52,18 @@ def assert_stands_in(error, text):
 
 @given(st.one_of(st.none(), st.integers(), st.binary()))
 def test_a_result_is_reported_with_its_duration(value):
-    assert loaded(_wire.RESULT, value) == (7, 0.5, None, value)
+    assert loaded(wire.RESULT, value) == (7, 0.5, None, value)
 
 
 def test_a_result_may_be_loaded_from_several_sources():
-    assert reply(_wire.RESULT, 1, 2.0, max, 3, 4) == (1, 2.0, None, 4)
+    assert reply(wire.RESULT, 1, 2.0, max, 3, 4) == (1, 2.0, None, 4)
 
 
 def test_a_skipped_request_has_no_duration_and_nothing_to_load():
-    assert reply(_wire.SKIPPED, 7, 0.5, failing_with(AssertionError())) == (7, None, None, None)
+    assert reply(wire.SKIPPED, 7, 0.5, failing_with(AssertionError())) == (7, None, None, None)
 
 
-@pytest.mark.parametrize("kind", [_wire.RESULT, _wire.ERROR])
+@pytest.mark.parametrize("kind", [wire.RESULT, wire.ERROR])
 def test_a_reply_that_was_cut_short_is_none(kind):
     with pytest.raises(SegmentsCutError):
         reply(kind, 7, 0.5, failing_with(SegmentsCutError()))
@@ -120,7 +121,7 @@ def test_what_does_not_arrive_as_an_exception_is_stood_in_for(error, reason):
     assert arrived.__cause__.text == "the traceback"
 
 
-@pytest.mark.parametrize("kind", [_wire.RESULT, _wire.ERROR])
+@pytest.mark.parametrize("kind", [wire.RESULT, wire.ERROR])
 @pytest.mark.parametrize(
     ("error", "name"),
     [
@@ -169,7 +170,7 @@ def test_a_chunk_that_is_cut_ends_the_worker():
 
 def test_an_exception_may_be_pickled_behind_the_failure():
     values = iter([("the text", "the.kind", "the traceback", FOLLOWS), ValueError("bad", 17)])
-    number, seconds, arrived, value = reply(_wire.ERROR, 7, 0.5, lambda: next(values))
+    number, seconds, arrived, value = reply(wire.ERROR, 7, 0.5, lambda: next(values))
     assert (number, seconds, value) == (7, 0.5, None)
     assert type(arrived) is ValueError
     assert arrived.args == ("bad", 17)
@@ -185,4 +186,4 @@ def test_one_that_is_cut_behind_the_failure_ends_the_worker():
 
     called = []
     with pytest.raises(SegmentsCutError):
-        reply(_wire.ERROR, 7, 0.5, load)
+        reply(wire.ERROR, 7, 0.5, load)

@@ -3,12 +3,11 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from scripts.harness import PATIENCE, environment
+from scripts.harness import PATIENCE, ROOT, environment
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 def blocks(name):

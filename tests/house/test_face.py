@@ -14,7 +14,7 @@ import trio
 from apps import Counter
 
 import trio_dirty
-from trio_dirty import _errors
+from trio_dirty._common import errors
 from trio_dirty.testing import SimEngine
 
 HERE = Path(__file__).parent
@@ -138,15 +138,15 @@ ERRORS = [
     trio_dirty.RemoteError("text", type_name="a.B", remote_traceback="lines"),
     trio_dirty.SoftTimeout("text"),
     trio_dirty.RequestCancelled("text"),
-    _errors.MemoryLimitError("text"),
-    _errors.RemoteTraceback("text"),
+    errors.MemoryLimitError("text"),
+    errors.RemoteTraceback("text"),
 ]
 
 
 def test_every_error_is_among_them():
     defined = {
         kind
-        for kind in vars(_errors).values()
+        for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, BaseException)
     }
     assert {type(error) for error in ERRORS} == defined

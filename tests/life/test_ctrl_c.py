@@ -8,10 +8,12 @@ import trio
 from apps import Counter
 from bytecode import BeforeEachBytecode, codes_of
 
-from trio_dirty import _nursery, _opening, open_pool
+from trio_dirty import open_pool
+from trio_dirty._engines import nursery
+from trio_dirty._pool import opening
 from trio_dirty.testing import SimEngine
 
-WATCHED = codes_of(_opening, _nursery)
+WATCHED = codes_of(opening, nursery)
 """Where the block is opened and left. What this calls is protected because it is."""
 
 LEAST = 50

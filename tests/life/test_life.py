@@ -32,8 +32,9 @@ from apps_bad import (
 from scripts.harness import ORPHAN_SECONDS, PATIENCE, children, descriptors, gone, running, until
 from trio_parallel._proc import SpawnProcWorker
 
-from trio_dirty import Pool, WorkerCrashedError, _handshake, open_pool
-from trio_dirty._frames import FrameSocket
+from trio_dirty import Pool, WorkerCrashedError, open_pool
+from trio_dirty._engines import handshake
+from trio_dirty._engines.socket import FrameSocket
 
 PROMPT = 15.0
 """Seconds that count as prompt, where what must not be waited for takes minutes."""
@@ -206,7 +207,7 @@ async def test_no_socket_file_outlives_its_connection(
     made: list[Path],
 ) -> None:
     if not shows_descriptors:
-        monkeypatch.setattr(_handshake, "_shows_descriptors", lambda: False)
+        monkeypatch.setattr(handshake, "_shows_descriptors", lambda: False)
     directory = tmp_path / name
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))

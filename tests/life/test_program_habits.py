@@ -23,7 +23,8 @@ from apps_lives import Lasting
 from lives import pids
 from scripts.harness import PATIENCE, children, descriptors, run_script, until
 
-from trio_dirty import AppLoadError, WorkerCrashedError, _handshake, open_pool
+from trio_dirty import AppLoadError, WorkerCrashedError, open_pool
+from trio_dirty._engines import handshake
 from trio_dirty.testing import SimEngine
 
 LONG = 120.0
@@ -234,7 +235,7 @@ async def test_a_full_temporary_directory(
         with pytest.raises(AppLoadError, match=r"could not start: \[Errno 28\] No space left on"):
             async with open_pool([Lasting], workers=1):
                 pass
-    assert given == [None, _handshake.ANYWHERE]
+    assert given == [None, handshake.ANYWHERE]
     assert os.listdir(tmp_path) == []
 
 
@@ -268,7 +269,7 @@ def level() -> dict[str, Any]:
             multiprocessing_process._children  # type: ignore[attr-defined]
         ),
         "to be finalized": len(multiprocessing_util._finalizer_registry),
-        "closed after a fork": len(_handshake._open_ends),
+        "closed after a fork": len(handshake._open_ends),
     }
 
 

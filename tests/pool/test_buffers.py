@@ -23,16 +23,10 @@ from apps_payloads import Payloads, Resizes, resized_while_it_is_pickled
 from calling import Calling
 from scripts.harness import PATIENCE, until
 
-from trio_dirty import (
-    Pool,
-    PoolBusyError,
-    RemoteError,
-    WorkerCrashedError,
-    _pickling,
-    open_pool,
-)
-from trio_dirty._pickling import SegmentPickler, dump_slowly
-from trio_dirty._processes import ProcessEngine
+from trio_dirty import Pool, PoolBusyError, RemoteError, WorkerCrashedError, open_pool
+from trio_dirty._common import pickling
+from trio_dirty._common.pickling import SegmentPickler, dump_slowly
+from trio_dirty._engines.processes import ProcessEngine
 
 SIZE = 1_000_000
 
@@ -385,4 +379,4 @@ def test_a_pickler_keeps_nothing_of_what_it_has_pickled() -> None:
     gc.collect()
     assert can_be_resized(buffer)
     assert pickle.loads(b"".join(pickler.dump(1))) == 1
-    assert _pickling.PROTOCOL == 5
+    assert pickling.PROTOCOL == 5

@@ -16,7 +16,7 @@ from messages import whole
 from scripts.harness import PATIENCE, gone, killed_at_end, until
 
 from trio_dirty import Pool, RequestTimeoutError, check_cancelled, open_pool
-from trio_dirty._request import Call
+from trio_dirty._pool.calls import Call
 
 MODES: list[Any] = ["abandon", "interrupt", "kill", "wait"]
 

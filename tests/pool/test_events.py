@@ -16,7 +16,7 @@ from trio_dirty import (
     WorkerCrashedError,
     open_pool,
 )
-from trio_dirty._instruments import HOOKS
+from trio_dirty._rules.instruments import HOOKS
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, Turn
 
 COUNTER = "apps:Counter"

@@ -15,10 +15,11 @@ import trio
 from apps_payloads import Payloads
 from scripts.harness import PATIENCE
 
-from trio_dirty import _threads, open_pool
-from trio_dirty._outbox import Outbox
-from trio_dirty._pickling import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
-from trio_dirty._wire import SMALL_LIMIT
+from trio_dirty import open_pool
+from trio_dirty._common.pickling import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
+from trio_dirty._common.wire import SMALL_LIMIT
+from trio_dirty._engines import threads
+from trio_dirty._worker.outcomes import Outbox
 
 LENGTH = 3 * TEXT_PIECE + 7
 
@@ -59,7 +60,7 @@ def test_a_text_is_encoded_in_pieces(text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_a_text_is_joined_in_pieces(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stops: list[int] = []
-    monkeypatch.setattr(_threads, "yield_lock", lambda: stops.append(1))
+    monkeypatch.setattr(threads, "yield_lock", lambda: stops.append(1))
     frames = Outbox().result(text, 1, 0.0)
     assert pickle.loads(b"".join(frames[1:])) == text
     assert len(stops) >= 3

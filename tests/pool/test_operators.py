@@ -18,7 +18,7 @@ from lives import Broken, load, numbers, pids, states, until_ready
 from scripts.harness import PATIENCE, run_script, until
 
 from trio_dirty import AppLoadError, Pool, PoolStatistics, WorkerCrashedError, open_pool
-from trio_dirty._instruments import HOOKS
+from trio_dirty._rules.instruments import HOOKS
 
 # The log
 

@@ -17,10 +17,11 @@ import trio
 from apps_payloads import ENDINGS, DeclaresMuch, Payloads, RaisesAtItsBeginning
 from scripts.harness import PATIENCE
 
-from trio_dirty import AppLoadError, Pool, _wire, open_pool
-from trio_dirty._frames import FrameSocket
-from trio_dirty._link import Link
-from trio_dirty._pickling import SmallPickler
+from trio_dirty import AppLoadError, Pool, open_pool
+from trio_dirty._common import wire
+from trio_dirty._common.pickling import SmallPickler
+from trio_dirty._engines.socket import FrameSocket
+from trio_dirty._worker.socket import Link
 
 KIB = 1024
 
@@ -136,30 +137,30 @@ async def test_an_app_may_declare_any_number_of_workers() -> None:
 # What decides
 
 
-@pytest.mark.parametrize("length", [1, _wire.SMALL_LIMIT, _wire.SMALL_LIMIT + 1])
+@pytest.mark.parametrize("length", [1, wire.SMALL_LIMIT, wire.SMALL_LIMIT + 1])
 def test_a_report_is_small_or_large_by_its_length(length: int) -> None:
-    frames = _wire.value_frames(_wire.RESULT, 7, [bytes(length)], 0.5)
-    announced, kind, _, seconds, number = _wire.HEADER.unpack_from(frames[0])
+    frames = wire.value_frames(wire.RESULT, 7, [bytes(length)], 0.5)
+    announced, kind, _, seconds, number = wire.HEADER.unpack_from(frames[0])
     assert (seconds, number) == (0.5, 7)
-    assert announced <= _wire.BODY_LIMIT
-    is_large = length > _wire.SMALL_LIMIT
-    assert kind == _wire.RESULT | (_wire.LARGE if is_large else 0)
+    assert announced <= wire.BODY_LIMIT
+    is_large = length > wire.SMALL_LIMIT
+    assert kind == wire.RESULT | (wire.LARGE if is_large else 0)
     assert len(frames) == 1 + is_large
 
 
 def test_arguments_are_small_or_large_by_the_length_of_their_pickle() -> None:
     pickler = SmallPickler()
     overhead = len(pickle.dumps(1 << 8 * 100_000, 5)) - 100_000
-    most = _wire.SMALL_LIMIT - overhead
+    most = wire.SMALL_LIMIT - overhead
     pickled = pickler.dump(1 << 8 * most)
     assert pickled is not None
-    assert len(pickled) == _wire.SMALL_LIMIT
+    assert len(pickled) == wire.SMALL_LIMIT
     assert pickler.dump(1 << 8 * (most + 1)) is None
     assert pickler.dump(1) == pickle.dumps(1, 5)
 
 
 def test_a_frame_that_has_no_room_is_refused_and_not_taken_for_the_end() -> None:
-    header = _wire.HEADER.pack(_wire.BODY_LIMIT + 1, _wire.REQUEST, 0, 0.0, 1)
+    header = wire.HEADER.pack(wire.BODY_LIMIT + 1, wire.REQUEST, 0, 0.0, 1)
     one, other = socket.socketpair()
     with one, other:
         one.sendall(header)
@@ -172,5 +173,5 @@ def test_a_frame_that_has_no_room_is_refused_and_not_taken_for_the_end() -> None
         with pytest.raises(ValueError, match="a frame of 262145 bytes was announced"):
             frames._parse()
     with pytest.raises(ValueError, match="a body has at most 262144 bytes, was 262145"):
-        _wire.frame(_wire.CLOSED, body=bytes(_wire.BODY_LIMIT + 1))
-    _wire.check_length(_wire.BODY_LIMIT)
+        wire.frame(wire.CLOSED, body=bytes(wire.BODY_LIMIT + 1))
+    wire.check_length(wire.BODY_LIMIT)

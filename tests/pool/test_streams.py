@@ -29,10 +29,10 @@ from trio_dirty import (
     RemoteError,
     RequestTimeoutError,
     WorkerCrashedError,
-    _wire,
     open_pool,
 )
-from trio_dirty._link import Link
+from trio_dirty._common import wire
+from trio_dirty._worker.socket import Link
 
 CHUNKS_AHEAD = 1_000
 BYTES_AHEAD = 1 << 20
@@ -1059,7 +1059,7 @@ def test_a_large_request_that_has_arrived_is_not_parsed_further() -> None:
     link = Link(workers, lifeline)
     try:
         segments = [bytes(100_000), bytes(100_000)]
-        first, *rest = _wire.large_frame(_wire.REQUEST, 5, segments, target=b"target")
+        first, *rest = wire.large_frame(wire.REQUEST, 5, segments, target=b"target")
         ours.sendall(first)
         link.look()
         ours.sendall(b"".join(rest)[:100_000])
@@ -1067,7 +1067,7 @@ def test_a_large_request_that_has_arrived_is_not_parsed_further() -> None:
         # What was looked at a moment ago is not looked at again.
         time.sleep(0.001)
         number, target, reader, kind, _ = link.next_request()  # type: ignore[misc]
-        assert (number, target, kind) == (5, b"target", _wire.REQUEST)
+        assert (number, target, kind) == (5, b"target", wire.REQUEST)
         assert reader.read(100_000) == bytes(100_000)
     finally:
         ours.close()

@@ -19,7 +19,7 @@ from messages import whole
 from scripts.harness import PATIENCE, gone, until
 
 from trio_dirty import Pool, RequestTimeoutError, open_pool
-from trio_dirty._processes import ProcessEngine
+from trio_dirty._engines.processes import ProcessEngine
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from lives import numbers
 from scripts.harness import running, until
 
 from trio_dirty import RequestTimeoutError, open_pool
-from trio_dirty._frames import FrameSocket
+from trio_dirty._engines.socket import FrameSocket
 from trio_dirty.testing import Plan, SimEngine, Turn
 
 if TYPE_CHECKING:
-    from trio_dirty._pickling import Segment
+    from trio_dirty._common.wire import Segment
 
 PIECE, PIECES, PAUSE = 1 << 16, 40, 0.02
 """What is sent, and received, goes in pieces with pauses: longer in all than it may execute."""

@@ -20,22 +20,24 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from trio_dirty import WorkerCrashedError, _dispatcher, _scaling, _slot, _supervisor
-from trio_dirty._backlog import Backlog
-from trio_dirty._backoff import Backoff
-from trio_dirty._dispatcher import Dispatcher
-from trio_dirty._durations import Durations
-from trio_dirty._incarnation import Incarnation
-from trio_dirty._keys import Key, Keys
-from trio_dirty._ledger import Ledger, Window
-from trio_dirty._oversight import Order, Oversight
-from trio_dirty._request import Call
-from trio_dirty._routing import Rotation
-from trio_dirty._scaling import Scaling
-from trio_dirty._slot import Slot
-from trio_dirty._stream import StreamRequest
-from trio_dirty._supervisor import Supervisor
-from trio_dirty._wish import Wish
+from trio_dirty import WorkerCrashedError
+from trio_dirty._pool import scaling, slot, supervisor
+from trio_dirty._pool.calls import Call
+from trio_dirty._pool.scaling import Scaling
+from trio_dirty._pool.slot import Slot
+from trio_dirty._pool.streams import StreamRequest
+from trio_dirty._pool.supervisor import Supervisor
+from trio_dirty._pool.wish import Wish
+from trio_dirty._pool.worker import Incarnation
+from trio_dirty._rules import dispatcher
+from trio_dirty._rules.backlog import Backlog
+from trio_dirty._rules.deadlines import Order, Oversight
+from trio_dirty._rules.dispatcher import Dispatcher
+from trio_dirty._rules.durations import Durations
+from trio_dirty._rules.keys import Key, Keys
+from trio_dirty._rules.ledger import Ledger, Window
+from trio_dirty._rules.recycling import Backoff
+from trio_dirty._rules.routing import Rotation
 from trio_dirty.testing import SimEngine, SimWorker
 
 HANG = None
@@ -203,7 +205,7 @@ def a_lost_slot_stays_in_the_rotation(patch):
 
 @caught_by(promises.judge_share)
 def no_share_for_a_new_slot(patch):
-    patch.setattr(_dispatcher, "fair_share", lambda queue, carriers: [])
+    patch.setattr(dispatcher, "fair_share", lambda queue, carriers: [])
 
 
 @caught_by(promises.judge_share)
@@ -211,7 +213,7 @@ def a_new_slot_takes_everything(patch):
     def everything(queue, carriers):
         return [r for r in queue if r.app in carriers and r.key is None]
 
-    patch.setattr(_dispatcher, "fair_share", everything)
+    patch.setattr(dispatcher, "fair_share", everything)
 
 
 @caught_by(promises.judge_share, boot=1.0)
@@ -221,7 +223,7 @@ def what_is_still_in_the_channel_is_not_shared(patch):
 
 @caught_by(promises.judge_share)
 def the_share_is_taken_queue_by_queue(patch):
-    patch.setattr(_dispatcher, "number", lambda request: 0)
+    patch.setattr(dispatcher, "number", lambda request: 0)
 
 
 # One outcome
@@ -290,7 +292,7 @@ def new_calls_are_refused_when_two_of_three_have_failed(patch):
         if len(failed) < 2:
             accept_all(dispatcher, request)
         else:
-            raise _dispatcher.no_workers(request.target, None)
+            raise dispatcher.no_workers(request.target, None)
 
     accept_all = Dispatcher.accept
     patch.setattr(Dispatcher, "accept", accept)
@@ -326,8 +328,8 @@ def a_worker_outlives_the_block(patch):
 @caught_by(HANG)
 def leaving_forgets_the_rest(patch):
     async def settle_rest(supervisor):
-        for slot in supervisor.slots:
-            for request in itertools.chain(*slot.let_go()):
+        for each in supervisor.slots:
+            for request in itertools.chain(*each.let_go()):
                 forget(request)
 
     patch.setattr(Supervisor, "settle_rest", settle_rest)
@@ -402,13 +404,13 @@ def the_last_that_was_sent_fails(patch):
 
 @caught_by(promises.judge_rerouting)
 def rerouted_in_reverse(patch):
-    patch.setattr(_slot, "number", lambda request: -request.number)
+    patch.setattr(slot, "number", lambda request: -request.number)
 
 
 @caught_by(promises.judge_rerouting)
 def rerouted_as_they_lay(patch):
     """First what was sent and queued, as the slot had it: what it took over comes too late."""
-    patch.setattr(_slot, "number", lambda request: 0)
+    patch.setattr(slot, "number", lambda request: 0)
 
 
 @caught_by(HANG)
@@ -807,12 +809,12 @@ def every_slot_carries_every_app(patch):
     def allocate(limits, staying, new):
         return {slot: frozenset(range(len(limits))) for slot in [*staying, *new]}
 
-    patch.setattr(_supervisor, "allocate", allocate)
+    patch.setattr(supervisor, "allocate", allocate)
 
 
 @caught_by(promises.judge_allocation)
 def the_last_carrier_leaves_and_nobody_takes_over(patch):
-    patch.setattr(_scaling, "gains", lambda limits, able, kept: {})
+    patch.setattr(scaling, "gains", lambda limits, able, kept: {})
 
 
 @caught_by(promises.judge_resizes)

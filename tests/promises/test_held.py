@@ -11,7 +11,7 @@ from time import perf_counter, thread_time
 import pytest
 import trio
 from rich.console import Console
-from scripts.harness import PATIENCE, environment, kill_session
+from scripts.harness import PATIENCE, ROOT, environment, kill_session
 
 import trio_dirty
 from benchmarks.display import open_display
@@ -203,7 +203,7 @@ async def test_a_quick_run_measures_every_row_that_is_chosen(tmp_path: Path) -> 
     with trio.fail_after(4 * PATIENCE):
         done = await trio.run_process(
             [*command, *CHOSEN],
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             env=environment(),
             check=False,
             capture_stdout=True,

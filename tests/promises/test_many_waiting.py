@@ -7,7 +7,8 @@ import trio
 import trio.testing
 from apps import Counter
 
-from trio_dirty import WorkerCrashedError, _slot, _supervisor, open_pool
+from trio_dirty import WorkerCrashedError, open_pool
+from trio_dirty._pool import slot, supervisor
 from trio_dirty.testing import EventLog, Plan, SimEngine, Turn
 
 ROUTED_AT_ONCE = CLOSED_AT_ONCE = 100
@@ -16,9 +17,9 @@ MANY = 2 * ROUTED_AT_ONCE + 50
 
 @pytest.fixture(autouse=True)
 def few_at_once(monkeypatch):
-    monkeypatch.setattr(_slot, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
-    monkeypatch.setattr(_supervisor, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
-    monkeypatch.setattr(_supervisor, "CLOSED_AT_ONCE", CLOSED_AT_ONCE)
+    monkeypatch.setattr(slot, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
+    monkeypatch.setattr(supervisor, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
+    monkeypatch.setattr(supervisor, "CLOSED_AT_ONCE", CLOSED_AT_ONCE)
 
 
 class Second(Plan):

@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import apps
 import play
 import promises
 import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
+from scripts.harness import TESTS
 from seeds import seed_of_sources
 
 import trio_dirty
@@ -287,7 +287,7 @@ EXAMPLES = 5_000
 
 def test_ten_thousand_fault_scripts():
     """The long search, all promises at once, beside itself on two processors."""
-    command = [sys.executable, str(Path(__file__).with_name("search.py")), str(EXAMPLES)]
+    command = [sys.executable, str(TESTS / "support" / "search.py"), str(EXAMPLES)]
     seed = seed_of_sources()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     searches = [

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trio_dirty._allocation import allocate, choose_leaving, gains
+from trio_dirty._rules.allocation import allocate, choose_leaving, gains
 
 limits_of_apps = st.lists(st.one_of(st.integers(1, 6), st.just(math.inf)), max_size=6)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trio_dirty import _wire
-from trio_dirty._backlog import Backlog
-from trio_dirty._ledger import AHEAD_BYTES, AHEAD_LIMIT
-from trio_dirty._limits import Limits
+from trio_dirty._common import wire
+from trio_dirty._rules.backlog import Backlog
+from trio_dirty._rules.ledger import AHEAD_BYTES, AHEAD_LIMIT
+from trio_dirty._rules.limits import Limits
 
 
 class Request(SimpleNamespace):
@@ -134,7 +134,7 @@ class BacklogMachine(RuleBasedStateMachine):
         if not one.cancelled:
             one.cancelled = True
             assert self.backlog.withdraw(one) is False
-            self.notices.append(_wire.frame(_wire.WITHDRAW, one.number))
+            self.notices.append(wire.frame(wire.WITHDRAW, one.number))
 
     @rule()
     def come_back(self):
@@ -326,7 +326,7 @@ def test_a_notice_goes_before_a_large_one():
     backlog.next_frames()
     backlog.withdraw(next(iter(backlog.executing())))
     backlog.answered(2, None)
-    assert backlog.next_frames() == [_wire.frame(_wire.WITHDRAW, 2)]
+    assert backlog.next_frames() == [wire.frame(wire.WITHDRAW, 2)]
     assert backlog.next_frames() == ["head 3", "segment 3"]
 
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from trio_dirty._lane import CANCELLED, SOFT_TIMEOUT
-from trio_dirty._limits import Limits
-from trio_dirty._oversight import EARLY_SECONDS, KILL_PATIENCE, TIMEOUT, Order, Oversight
+from trio_dirty._common.wire import CANCELLED, SOFT_TIMEOUT
+from trio_dirty._rules.deadlines import EARLY_SECONDS, KILL_PATIENCE, TIMEOUT, Order, Oversight
+from trio_dirty._rules.limits import Limits
 
 GRACE = 5.0
 

@@ -1,20 +1,15 @@
 """Pure policy: routing, shares, the ledger, the window and back-off, without any I/O."""
 
-import re
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import trio_dirty
-from trio_dirty._backoff import FAILURES_LIMIT, Backoff
-from trio_dirty._ledger import AHEAD_LIMIT, Ledger, Window
-from trio_dirty._routing import Rotation, fair_share
+from trio_dirty._rules.ledger import AHEAD_LIMIT, Ledger, Window
+from trio_dirty._rules.recycling import FAILURES_LIMIT, Backoff
+from trio_dirty._rules.routing import Rotation, fair_share
 
 SLOTS = 5
 
@@ -216,33 +211,3 @@ def test_back_off_counts_only_workers_that_completed_nothing():
         assert backoff.died(completed=1) == 0.0
     assert backoff.died(completed=0) == 0.0
     assert backoff.died(completed=0) > 0.0
-
-
-DECIDE = [
-    "_backlog",
-    "_backoff",
-    "_dispatcher",
-    "_durations",
-    "_instruments",
-    "_ledger",
-    "_options",
-    "_replies",
-    "_routing",
-    "_statistics",
-    "_targets",
-    "_wire",
-]
-
-
-def test_what_decides_knows_nothing_of_trio():
-    imports = "; ".join(f"import trio_dirty.{module}" for module in DECIDE)
-    program = f"import sys; {imports}; sys.exit('trio' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_the_map_names_every_module():
-    package = Path(trio_dirty.__file__).parent
-    modules = {path.stem for path in package.glob("_*.py")} - {"__init__", "_version"}
-    assert modules == set(re.findall(r"^ {4}(_\w+) ", trio_dirty.__doc__, re.M)) | {
-        *re.findall(r"\b_\w+", trio_dirty.__doc__.partition("Both sides use")[2])
-    }

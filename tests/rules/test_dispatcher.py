@@ -8,10 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from messages import whole
 
 from trio_dirty import NoWorkersAvailableError, PoolBusyError
-from trio_dirty._dispatcher import Dispatcher, no_workers
-from trio_dirty._keys import OnlySlot
-from trio_dirty._routing import Loads, highest_random_weight
-from trio_dirty._targets import AppPath, Target
+from trio_dirty._rules.dispatcher import Dispatcher, no_workers
+from trio_dirty._rules.keys import OnlySlot
+from trio_dirty._rules.routing import Loads, highest_random_weight
+from trio_dirty._rules.targets import AppPath, Target
 
 CARRIES = [{0}, {0, 1}, {0, 1}, {1}]
 """The apps of each slot at first. The app None, of plain functions, every slot carries."""

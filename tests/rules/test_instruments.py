@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from trio_dirty import Instrument, open_pool
-from trio_dirty._instruments import HOOKS, Instruments
+from trio_dirty._rules.instruments import HOOKS, Instruments
 from trio_dirty.testing import EventLog
 
 

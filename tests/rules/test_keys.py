@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, strategies as st
 from odd_keys import Changing, Incomparable, NotShown, Undecided
 
-from trio_dirty import _keys
-from trio_dirty._keys import Key, Keys, OnlySlot, key_of
-from trio_dirty._routing import _mixed, highest_random_weight
+from trio_dirty._rules import keys
+from trio_dirty._rules.keys import Key, Keys, OnlySlot, key_of
+from trio_dirty._rules.routing import _mixed, highest_random_weight
 
-keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
+any_keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
 slots = st.lists(st.integers(0, 200), min_size=1, max_size=12, unique=True)
 
 
-@given(keys, slots)
+@given(any_keys, slots)
 def test_a_slot_more_takes_keys_for_itself_only(key, several):
     *others, new = several
     if others:
@@ -22,7 +22,7 @@ def test_a_slot_more_takes_keys_for_itself_only(key, several):
         assert highest_random_weight(hash(key), several) in (before, new)
 
 
-@given(keys, slots)
+@given(any_keys, slots)
 def test_a_slot_less_moves_its_own_keys_only(key, several):
     chosen = highest_random_weight(hash(key), several)
     for gone in several:
@@ -100,7 +100,7 @@ class Slots(list):
         return super().__iter__()
 
 
-@given(st.lists(keys, unique_by=hash, max_size=20), slots)
+@given(st.lists(any_keys, unique_by=hash, max_size=20), slots)
 def test_what_was_chosen_is_remembered_until_slots_come_or_go(chosen, several):
     found, several = Keys(), Slots(several)
     first = [found.choose(0, key, several) for key in chosen]
@@ -121,7 +121,7 @@ def test_of_each_app_its_own_choice_is_remembered():
 
 
 def test_only_so_many_choices_are_remembered(monkeypatch):
-    monkeypatch.setattr(_keys, "CHOICES_LIMIT", 3)
+    monkeypatch.setattr(keys, "CHOICES_LIMIT", 3)
     found, several = Keys(), Slots(range(9))
     for key in range(3):
         found.choose(None, key, several)

@@ -9,11 +9,11 @@ from hypothesis import given, strategies as st
 from messages import whole
 
 from trio_dirty import App, Pool, open_pool
-from trio_dirty._instruments import Instrument, Instruments
-from trio_dirty._limits import Limits
-from trio_dirty._options import Options
-from trio_dirty._recycling import RecyclingLimits
-from trio_dirty._targets import AppPath
+from trio_dirty._rules.instruments import Instrument, Instruments
+from trio_dirty._rules.limits import Limits
+from trio_dirty._rules.options import Options
+from trio_dirty._rules.recycling import RecyclingLimits
+from trio_dirty._rules.targets import AppPath
 
 TIMES = {
     "boot_timeout": "more than 0",

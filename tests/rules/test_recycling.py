@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from messages import whole
 
-from trio_dirty._recycling import RETRY_LIMIT, RecyclingLimits, Wear, retry_delays
+from trio_dirty._rules.recycling import RETRY_LIMIT, RecyclingLimits, Wear, retry_delays
 
 COUNTS = {"max_requests": 1, "max_requests_jitter": 0, "max_memory": 1}
 

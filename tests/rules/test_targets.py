@@ -10,11 +10,12 @@ from apps_bad import Bad, Duck, First, Parent, Second
 from hypothesis import given, strategies as st
 from messages import whole
 
-from trio_dirty import App, AppNotFoundError, _targets
-from trio_dirty._pickling import PROTOCOL
-from trio_dirty._targets import AppPath, Targets, one_by_one
-from trio_dirty._wire import TARGET_LIMIT
-from trio_dirty._worker import call
+from trio_dirty import App, AppNotFoundError
+from trio_dirty._common.app import call
+from trio_dirty._common.pickling import PROTOCOL
+from trio_dirty._common.wire import TARGET_LIMIT
+from trio_dirty._rules import targets
+from trio_dirty._rules.targets import AppPath, Targets, one_by_one
 
 HERE = __name__
 
@@ -63,7 +64,7 @@ def generator():
 async def asynchronous(): ...
 
 
-def targets(*apps):
+def targets_of(*apps):
     return Targets(map(AppPath.of, apps))
 
 
@@ -165,7 +166,7 @@ def test_a_class_to_which_its_name_does_not_lead_is_refused(app):
 
 @pytest.mark.parametrize("app", [Duck, "apps_bad:Duck"])
 def test_an_action_is_found_by_name(app):
-    target = targets(Bad, Duck).named(app, "quack")
+    target = targets_of(Bad, Duck).named(app, "quack")
     assert (target.app, target.path, target.action) == (1, AppPath.of(Duck), "quack")
     assert target.wire == pickle.dumps((1, "quack"), PROTOCOL)
     assert target.owner is None
@@ -179,7 +180,7 @@ def test_an_action_is_found_by_name(app):
 def test_an_app_of_another_pool_is_refused_by_name(apps, listed):
     message = f"apps_bad:Duck is not an app of this pool, which has {listed}"
     with pytest.raises(AppNotFoundError, match=whole(message)):
-        targets(*apps).named(Duck, "quack")
+        targets_of(*apps).named(Duck, "quack")
 
 
 def test_how_many_workers_carry_an_app_is_no_part_of_a_call():
@@ -188,22 +189,22 @@ def test_how_many_workers_carry_an_app_is_no_part_of_a_call():
         "is for open_pool to know; write 'apps_bad:Bad'"
     )
     with pytest.raises(ValueError, match=whole(message)):
-        targets(Bad).named("apps_bad:Bad:2", "echo")
+        targets_of(Bad).named("apps_bad:Bad:2", "echo")
     with pytest.raises(ValueError, match=whole(message)):
-        targets(Bad).of_call("apps_bad:Bad:2", ("echo", 1), "stream")
+        targets_of(Bad).of_call("apps_bad:Bad:2", ("echo", 1), "stream")
 
 
 @pytest.mark.parametrize("app", [[], 17])
 def test_what_is_no_app_is_refused_by_name(app):
     with pytest.raises(TypeError, match=r"^an app is given as a class"):
-        targets(Bad).named(app, "echo")
+        targets_of(Bad).named(app, "echo")
 
 
 @pytest.mark.parametrize("action", [None, 17, ["echo"]])
 def test_an_action_that_is_no_name_is_refused(action):
     message = f"action must be the name of a method, was {action!r}"
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).named(Bad, action)
+        targets_of(Bad).named(Bad, action)
 
 
 @pytest.mark.parametrize("action", ["_", "_secret", "__init__"])
@@ -212,21 +213,21 @@ def test_a_leading_underscore_is_refused(action):
         f"action {action!r} of apps_bad:Bad has a leading underscore: it is private to its app"
     )
     with pytest.raises(ValueError, match=whole(message)):
-        targets(Duck, Bad).named(Bad, action)
+        targets_of(Duck, Bad).named(Bad, action)
 
 
 def test_an_action_whose_name_is_no_name_is_refused():
     longest = "x" * (TARGET_LIMIT - len(pickle.dumps((0, "x" * 1000), PROTOCOL)) + 1000)
-    target = targets(Bad).named(Bad, longest)
+    target = targets_of(Bad).named(Bad, longest)
     assert len(target.wire) == TARGET_LIMIT
     message = f"action must be a name, was {len(longest) + 1} characters long"
     with pytest.raises(ValueError, match=whole(message)):
-        targets(Bad).named(Bad, longest + "x")
+        targets_of(Bad).named(Bad, longest + "x")
 
 
 def test_names_are_remembered_but_only_some(monkeypatch):
-    monkeypatch.setattr(_targets, "REMEMBERED_LIMIT", 2)
-    found = targets(Bad, Duck)
+    monkeypatch.setattr(targets, "REMEMBERED_LIMIT", 2)
+    found = targets_of(Bad, Duck)
     remembered = [found.named(app, "a") for app in (Bad, Duck)]
     assert found.named(Bad, "b") is not found.named(Bad, "b")
     # Targets are equal only to themselves.
@@ -249,7 +250,7 @@ def test_names_are_remembered_but_only_some(monkeypatch):
 )
 def test_a_function_stands_for_the_action_of_the_app_that_has_it(function, app, name):
     apps = [Bad, Duck, Outer.Inner, Second, Aliased]
-    target, arguments = targets(*apps).of_function(function)
+    target, arguments = targets_of(*apps).of_function(function)
     assert arguments == ()
     assert (target.app, target.path, target.action) == (app, AppPath.of(apps[app]), name)
     assert target.wire == pickle.dumps((app, name), PROTOCOL)
@@ -257,7 +258,7 @@ def test_a_function_stands_for_the_action_of_the_app_that_has_it(function, app, 
 
 
 def test_an_app_that_is_not_imported_has_no_functions():
-    target, _ = targets("antigravity:App", Bad).of_function(Bad.echo)
+    target, _ = targets_of("antigravity:App", Bad).of_function(Bad.echo)
     assert str(target) == "apps_bad:Bad.echo"
 
 
@@ -267,12 +268,12 @@ def test_a_function_of_several_apps_is_refused_and_the_calls_are_shown():
         'call execute(First, "shared", ...) or execute(Second, "shared", ...)'
     )
     with pytest.raises(ValueError, match=whole(message)):
-        targets(First, Bad, Second).of_function(Parent.shared)
+        targets_of(First, Bad, Second).of_function(Parent.shared)
 
 
 def test_a_private_function_of_an_app_is_refused():
     with pytest.raises(ValueError, match=r"^action '_secret' of apps_bad:Bad has a leading under"):
-        targets(Bad).of_function(Bad._secret)
+        targets_of(Bad).of_function(Bad._secret)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_a_function_of_an_app_of_another_pool_is_refused(function, name, app, po
         f"it has {listed}"
     )
     with pytest.raises(AppNotFoundError, match=whole(message)):
-        targets(*pool).of_function(function)
+        targets_of(*pool).of_function(function)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_a_function_of_an_app_of_another_pool_is_refused(function, name, app, po
     ids=lambda function: function.__qualname__,
 )
 def test_any_other_function_stands_for_itself(function):
-    target, arguments = targets(Bad).of_function(function)
+    target, arguments = targets_of(Bad).of_function(function)
     assert arguments == ()
     assert (target.app, target.path, target.owner) == (None, None, None)
     assert target.wire == pickle.dumps(function, PROTOCOL)
@@ -308,7 +309,7 @@ def test_any_other_function_stands_for_itself(function):
     ids=lambda function: type(function).__name__,
 )
 def test_what_is_pickled_by_value_is_an_argument_of_a_function_that_calls_it(function):
-    found = targets(Bad)
+    found = targets_of(Bad)
     target, arguments = found.of_function(function)
     assert target is found.of_function(function)[0] is found.of_function(call)[0]
     assert target.wire == pickle.dumps(call, PROTOCOL)
@@ -316,8 +317,8 @@ def test_what_is_pickled_by_value_is_an_argument_of_a_function_that_calls_it(fun
 
 
 def test_functions_are_remembered_but_only_some(monkeypatch):
-    monkeypatch.setattr(_targets, "REMEMBERED_LIMIT", 2)
-    found = targets(Bad, Duck)
+    monkeypatch.setattr(targets, "REMEMBERED_LIMIT", 2)
+    found = targets_of(Bad, Duck)
     remembered = [found.of_function(f)[0] for f in (Bad.echo, function)]
     assert found.of_function(Duck.close)[0] is not found.of_function(Duck.close)[0]
     assert [found.of_function(f)[0] for f in (Bad.echo, function)] == remembered
@@ -330,7 +331,7 @@ def test_what_cannot_be_called_is_refused(value):
         'to name an action, use execute(app, "action", ...)'
     )
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).of_function(value)
+        targets_of(Bad).of_function(value)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ def test_a_method_bound_to_an_instance_of_an_app_is_refused(method, name):
         f"in its workers: call run_sync({name}, ...) with the function of the class"
     )
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).of_function(method)
+        targets_of(Bad).of_function(method)
 
 
 @pytest.mark.parametrize(
@@ -355,14 +356,14 @@ def test_an_async_function_is_refused(function):
         "write it with def, or await it in this process"
     )
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Outer.Inner).of_function(function)
+        targets_of(Outer.Inner).of_function(function)
 
 
 @pytest.mark.parametrize(
     ("function", "called"), [(generator, "generator"), (Bad.generator, "Bad.generator")]
 )
 def test_a_generator_function_is_known_as_one(function, called):
-    target, _ = targets(Bad).of_function(function)
+    target, _ = targets_of(Bad).of_function(function)
     assert target.is_generator
     assert one_by_one(target) == (
         f"{target} is a generator function, whose results come one by one: "
@@ -372,7 +373,7 @@ def test_a_generator_function_is_known_as_one(function, called):
 
 @pytest.mark.parametrize("function", [math.factorial, functools.partial(generator)])
 def test_what_is_no_generator_function_is_not(function):
-    target, _ = targets(Bad).of_function(function)
+    target, _ = targets_of(Bad).of_function(function)
     assert not target.is_generator
 
 
@@ -386,7 +387,7 @@ def test_a_function_that_no_worker_can_import_is_refused():
         "define it at the top level of a module"
     )
     with pytest.raises(TypeError, match=whole(message)) as caught:
-        targets(Bad).of_function(local)
+        targets_of(Bad).of_function(local)
     assert type(caught.value.__cause__) is type(reason.value)
 
 
@@ -395,17 +396,17 @@ def test_a_function_that_no_worker_can_import_is_refused():
 
 @pytest.mark.parametrize("app", [Bad, "apps_bad:Bad"])
 def test_an_app_is_followed_by_the_name_of_an_action(app):
-    target, rest = targets(Bad).of_call(app, ("echo", 1, 2), "stream")
+    target, rest = targets_of(Bad).of_call(app, ("echo", 1, 2), "stream")
     assert (target.app, target.action, rest) == (0, "echo", (1, 2))
 
 
 def test_a_function_is_followed_by_its_arguments():
-    target, rest = targets(Bad).of_call(Bad.generator, (1,), "stream")
+    target, rest = targets_of(Bad).of_call(Bad.generator, (1,), "stream")
     assert (target.app, target.action, rest) == (0, "generator", (1,))
-    target, rest = targets(Bad).of_call(range, (1, 2), "stream")
+    target, rest = targets_of(Bad).of_call(range, (1, 2), "stream")
     assert (target.app, target.action, rest) == (None, "range", (1, 2))
     partial = functools.partial(math.factorial, 3)
-    target, rest = targets(Bad).of_call(partial, (), "broadcast")
+    target, rest = targets_of(Bad).of_call(partial, (), "broadcast")
     assert (target.action, rest) == ("call", (partial,))
 
 
@@ -416,7 +417,7 @@ def test_an_app_without_an_action_is_refused_and_both_calls_are_shown(app, name)
         f'call stream({name!r}, "action", ...), or stream(App.action, ...)'
     )
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).of_call(app, (), "stream")
+        targets_of(Bad).of_call(app, (), "stream")
 
 
 def test_an_instance_for_self_is_refused_in_every_verb():
@@ -425,4 +426,4 @@ def test_an_instance_for_self_is_refused_in_every_verb():
         "Bad given for self, and call stream(Bad.generator, ...) with the other arguments"
     )
     with pytest.raises(TypeError, match=whole(message)):
-        targets(Bad).of_call(Bad.generator, (Bad(),), "stream")
+        targets_of(Bad).of_call(Bad.generator, (Bad(),), "stream")

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import trio_dirty
-from trio_dirty import _pickling, _worker
+from trio_dirty._common import pickling
+from trio_dirty._worker import serve
 
 
 def log(line: str) -> None:
@@ -181,12 +182,12 @@ class Bad(trio_dirty.App):
             raise MemoryError(where)
 
         if where == "argument":
-            vars(_pickling)["bytearray"] = fail
+            vars(pickling)["bytearray"] = fail
         elif where == "rest of the argument":
-            vars(_pickling)["bytearray"] = fail
-            vars(_pickling)["_WASTE"] = None
+            vars(pickling)["bytearray"] = fail
+            vars(pickling)["_WASTE"] = None
         else:
-            _worker.Outbox.error = fail  # type: ignore[method-assign]
+            serve.Outbox.error = fail  # type: ignore[method-assign]
 
     def close_descriptors(self) -> None:
         os.closerange(0, 1000)

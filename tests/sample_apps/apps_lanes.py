@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from apps_control import hang, last, note, tally
 
 import trio_dirty
-from trio_dirty import RequestCancelled, SoftTimeout, _outbox, check_cancelled, worker_info
-from trio_dirty._link import Link
+from trio_dirty import RequestCancelled, SoftTimeout, check_cancelled, worker_info
+from trio_dirty._worker import outcomes
+from trio_dirty._worker.socket import Link
 
 SECONDS = 30.0
 """How long to wait for others that must come."""
@@ -116,7 +117,7 @@ class Lanes(trio_dirty.App):
 
     def break_answer(self) -> None:
         """Have the worker's own code raise when it answers."""
-        _outbox.Outbox.result = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
+        outcomes.Outbox.result = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
 
     # Told to stop
 

@@ -28,7 +28,7 @@ from apps_lives import Lasting
 from harness import children, until
 
 import trio_dirty
-from trio_dirty import _handshake, _processes
+from trio_dirty._engines import handshake, processes
 
 QUICK: dict[str, Any] = {"grace_period": 60, "boot_timeout": 60}
 
@@ -140,7 +140,7 @@ def runs_out_of_descriptors(*, where: str, for_ever: bool) -> None:
     """Have none left from when a worker has been started, or has been accepted."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (60, most))
-    _handshake.SHORTAGE_SECONDS = 1.0 if for_ever else 60.0
+    handshake.SHORTAGE_SECONDS = 1.0 if for_ever else 60.0
     steps = Steps()
     taken: list[int] = []
 
@@ -162,8 +162,8 @@ def runs_out_of_descriptors(*, where: str, for_ever: bool) -> None:
             steps.count = 0
         return await original_proved(*args)
 
-    original, _processes.accept_worker = _processes.accept_worker, accept
-    original_proved, _handshake._proved = _handshake._proved, proved
+    original, processes.accept_worker = processes.accept_worker, accept
+    original_proved, handshake._proved = handshake._proved, proved
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -465,7 +465,7 @@ def loses_its_temporary_directory() -> None:
             shutil.rmtree(directory)
             await crash(pool)
             print(await pool.run_sync(Bad.echo, "replaced"))
-            _handshake.ANYWHERE = directory
+            handshake.ANYWHERE = directory
             with suppress(trio_dirty.AppLoadError):
                 await pool.reload()
             print(await pool.run_sync(Bad.echo, "kept"))

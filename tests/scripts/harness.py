@@ -14,7 +14,9 @@ import psutil
 import trio
 
 HERE = Path(__file__).parent
-PATH = [str(HERE.parent.parent), str(HERE.parent)]
+TESTS = HERE.parent
+ROOT = TESTS.parent
+PATH = [str(ROOT), *(str(TESTS / folder) for folder in (".", "support", "sample_apps"))]
 
 ORPHAN_SECONDS = 2.0
 """What the pool promises; the kernel needs milliseconds."""

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from scripts.harness import children
 
 import trio_dirty
-from trio_dirty import _wire, open_pool
-from trio_dirty._engine import Chunks
+from trio_dirty import open_pool
+from trio_dirty._common import wire
+from trio_dirty._engines.contract import Chunks
 from trio_dirty.testing import Boot, EventLog, Plan, SimEngine, SimWorker, Turn
 
 SLOTS = 3
@@ -398,7 +399,7 @@ class ScriptedWorker(SimWorker):
         return merged(await super().receive())
 
     def send_nowait(self, frames):
-        if self.slow and _wire.HEADER.unpack_from(frames[0])[1] & _wire.LARGE:
+        if self.slow and wire.HEADER.unpack_from(frames[0])[1] & wire.LARGE:
             self.is_sent_to = True
             return frames
         return super().send_nowait(frames)

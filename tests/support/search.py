@@ -1,15 +1,19 @@
 """Search the fault scripts for one that breaks a promise.
 
-``python tests/search.py EXAMPLES`` says how many were played, and fails with the smallest script
-that breaks a promise. No two searches are alike, unless a seed follows.
+``python tests/support/search.py EXAMPLES`` says how many were played, and fails with the
+smallest script that breaks a promise. No two searches are alike, unless a seed follows.
 """
 
 import secrets
 import sys
+from pathlib import Path
 
-import play
-import promises
-from hypothesis import HealthCheck, given, seed, settings, strategies as st
+TESTS = Path(__file__).parent.parent
+sys.path += [str(TESTS), str(TESTS / "sample_apps")]
+
+import play  # noqa: E402
+import promises  # noqa: E402
+from hypothesis import HealthCheck, given, seed, settings, strategies as st  # noqa: E402
 
 
 def search(examples: int, number: int) -> int:

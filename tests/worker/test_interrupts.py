@@ -30,25 +30,17 @@ from bytecode import BeforeEachBytecode, codes_of
 from calling import Calling
 from scripts.harness import PATIENCE, until
 
-from trio_dirty import (
-    RequestCancelled,
-    RequestTimeoutError,
-    SoftTimeout,
-    _execution,
-    _lane,
-    _link,
-    _outbox,
-    _pickling,
-    _wire,
-    _worker,
-    open_pool,
-)
-from trio_dirty._execution import StreamExecution, answer
-from trio_dirty._lane import CANCELLED, INTERRUPT_SIGNAL, SOFT_TIMEOUT, Lane, current_lane
-from trio_dirty._link import Link
-from trio_dirty._outbox import Outbox
-from trio_dirty._processes import ProcessEngine
-from trio_dirty._worker import execute_requests
+from trio_dirty import RequestCancelled, RequestTimeoutError, SoftTimeout, open_pool
+from trio_dirty._common import pickling, wire
+from trio_dirty._common.context import current_lane
+from trio_dirty._common.wire import CANCELLED, INTERRUPT_SIGNAL, SOFT_TIMEOUT
+from trio_dirty._engines.processes import ProcessEngine
+from trio_dirty._worker import execution, lane, outcomes, serve, socket as link
+from trio_dirty._worker.execution import StreamExecution, answer
+from trio_dirty._worker.lane import Lane
+from trio_dirty._worker.outcomes import Outbox
+from trio_dirty._worker.serve import execute_requests
+from trio_dirty._worker.socket import Link
 
 BEFORE, NUMBER, NEXT, LAST, UNKNOWN = 6, 7, 8, 9, 10
 """Requests: one that has been answered, the one that matters, those behind it, and none."""
@@ -82,7 +74,7 @@ class SignalAt:
 
     def __enter__(self) -> SignalAt:
         if not WATCHED:
-            modules = _execution, _lane, _link, _outbox, _pickling, _wire, _worker
+            modules = execution, lane, link, outcomes, pickling, wire, serve
             WATCHED.update(codes_of(*modules, sys.modules[__name__]) - UNWATCHED)
         self._bytecode = BeforeEachBytecode(WATCHED, self._count)
         self._bytecode.__enter__()
@@ -179,28 +171,28 @@ class Worker:
 
 
 KINDS = {
-    _wire.RESULT: "result",
-    _wire.ERROR: "error",
-    _wire.CHUNK: "chunk",
-    _wire.SKIPPED: "skipped",
+    wire.RESULT: "result",
+    wire.ERROR: "error",
+    wire.CHUNK: "chunk",
+    wire.SKIPPED: "skipped",
 }
 
 
 def outcome(data: bytes) -> tuple[str, Any]:
     """Return what one reply says: an error by its type."""
-    [(_, kind, value)] = outcomes(data)
+    [(_, kind, value)] = read_outcomes(data)
     return kind, value
 
 
-def outcomes(data: bytes) -> Iterator[tuple[int, str, Any]]:
+def read_outcomes(data: bytes) -> Iterator[tuple[int, str, Any]]:
     """Return what replies say."""
     while data:
-        length, kind, _, _, number = _wire.HEADER.unpack_from(data)
-        body, data = data[_wire.HEADER.size :][:length], data[_wire.HEADER.size + length :]
-        if kind & _wire.LARGE:
-            size = _wire.large_size(body)
+        length, kind, _, _, number = wire.HEADER.unpack_from(data)
+        body, data = data[wire.HEADER.size :][:length], data[wire.HEADER.size + length :]
+        if kind & wire.LARGE:
+            size = wire.large_size(body)
             body, data = data[:size], data[size:]
-        name = KINDS[kind & ~_wire.LARGE]
+        name = KINDS[kind & ~wire.LARGE]
         value = pickle.loads(body) if body else None
         yield number, name, value[1] if name == "error" else value
 
@@ -603,7 +595,7 @@ class Served:
         self.ours, workers = socket.socketpair()
         self._lifeline, self._pool_end = os.pipe()
         self.link = Link(workers, self._lifeline)
-        self._rest = [request(NEXT, b"count", kind=_wire.STREAM), request(LAST, b"finish")]
+        self._rest = [request(NEXT, b"count", kind=wire.STREAM), request(LAST, b"finish")]
         self.apps: Any = SimpleNamespace(
             actions={b"work": self.work, b"count": count_to_3, b"finish": self.finish}
         )
@@ -624,7 +616,7 @@ class Served:
 
     def finish(self) -> None:
         """Have the worker told to close, in its last request."""
-        self.send(_wire.frame(_wire.CLOSE))
+        self.send(wire.frame(wire.CLOSE))
 
     def signal(self, frame: FrameType, *frames: bytes) -> None:
         self.send_rest()
@@ -643,7 +635,7 @@ class Served:
             while more := self.ours.recv(1 << 16):
                 data += more
         found: dict[int, list[tuple[str, Any]]] = {}
-        for number, kind, value in outcomes(data):
+        for number, kind, value in read_outcomes(data):
             found.setdefault(number, []).append((kind, value))
         return found
 
@@ -661,8 +653,8 @@ UNWATCHED = {
 """What stands for the test and for the pool."""
 
 
-def request(number: int, target: bytes, *args: Any, kind: int = _wire.REQUEST) -> bytes:
-    return _wire.frame(kind, number, pickle.dumps((args, {})), target=target)
+def request(number: int, target: bytes, *args: Any, kind: int = wire.REQUEST) -> bytes:
+    return wire.frame(kind, number, pickle.dumps((args, {})), target=target)
 
 
 COUNTED = [("chunk", 0), ("chunk", 1), ("chunk", 2), ("result", None)]
@@ -675,10 +667,10 @@ def test_a_worker_answers_each_request_once_and_hits_no_other(
 ) -> None:
     # Thousands of links would stay registered.
     monkeypatch.setattr(os, "register_at_fork", lambda **_: None)
-    withdraw = _wire.frame(_wire.WITHDRAW, about)
+    withdraw = wire.frame(wire.WITHDRAW, about)
     told = {
-        "soft time-out": [_wire.pair_frame(_wire.INTERRUPT, about, SOFT_TIMEOUT, 0)],
-        "cancellation": [withdraw, _wire.pair_frame(_wire.INTERRUPT, about, CANCELLED, 0)],
+        "soft time-out": [wire.pair_frame(wire.INTERRUPT, about, SOFT_TIMEOUT, 0)],
+        "cancellation": [withdraw, wire.pair_frame(wire.INTERRUPT, about, CANCELLED, 0)],
         "withdrawal": [withdraw],
     }[what]
     possible: dict[int, list[list[Any]]] = {
@@ -735,7 +727,7 @@ def test_nobody_is_told_between_requests_of_the_last_ones_caller() -> None:
     served = Served()
     try:
         # Its caller leaves while it is executed; and the pool closes.
-        told = _wire.frame(_wire.WITHDRAW, LAST), _wire.frame(_wire.CLOSE)
+        told = wire.frame(wire.WITHDRAW, LAST), wire.frame(wire.CLOSE)
         served.apps.actions[b"leave"] = lambda: served.send(*told) or served.link.look()
         served.send(request(LAST, b"leave"))
         served.serve()

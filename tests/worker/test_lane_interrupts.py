@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from bytecode import BeforeEachBytecode, codes_of
 
-from trio_dirty import RequestCancelled, SoftTimeout, _execution, _lanes
-from trio_dirty._execution import StreamExecution, answer
-from trio_dirty._lane import CANCELLED, SOFT_TIMEOUT
-from trio_dirty._lanes import CalledOff, ThreadLane
-from trio_dirty._outbox import Outbox
-from trio_dirty._wire import CHUNK, ERROR, HEADER, RESULT
+from trio_dirty import RequestCancelled, SoftTimeout
+from trio_dirty._common.wire import CANCELLED, CHUNK, ERROR, HEADER, RESULT, SOFT_TIMEOUT
+from trio_dirty._worker import execution, thread_lanes
+from trio_dirty._worker.execution import StreamExecution, answer
+from trio_dirty._worker.outcomes import Outbox
+from trio_dirty._worker.thread_lanes import CalledOff, ThreadLane
 
 POINTS = 100
 """How many bytecodes each test has at least."""
@@ -135,9 +135,9 @@ def at_every_bytecode(
         HITS.clear()
         lane = Lane()
         lane.thread = thread = Thread(lane.lane, at, delay, lambda: what(lane))
-        monkeypatch.setattr(_lanes, "set_off", thread.set_off)
-        monkeypatch.setattr(_lanes, "sleep", thread.go_on)
-        with BeforeEachBytecode(codes_of(_execution, _lanes) | ACTIONS, thread.bytecode):
+        monkeypatch.setattr(thread_lanes, "set_off", thread.set_off)
+        monkeypatch.setattr(thread_lanes, "sleep", thread.go_on)
+        with BeforeEachBytecode(codes_of(execution, thread_lanes) | ACTIONS, thread.bytecode):
             found = execute(lane)
         assert thread.pending is None, "something is still to come"
         assert not lane.lane._interrupting, "the main thread is still at it"

@@ -24,10 +24,12 @@ from apps_payloads import Slow
 from calling import Calling
 from scripts.harness import PATIENCE, gone, until
 
-from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, _lanes, _wire, open_pool
-from trio_dirty._engine import Chunks
-from trio_dirty._lane import CANCELLED
-from trio_dirty._lanes import SharedLink, ThreadLane
+from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
+from trio_dirty._common import wire
+from trio_dirty._common.wire import CANCELLED
+from trio_dirty._engines.contract import Chunks
+from trio_dirty._worker import thread_lanes
+from trio_dirty._worker.thread_lanes import SharedLink, ThreadLane
 from trio_dirty.testing import Call, Plan, SimEngine, Turn
 
 THREADS = 3
@@ -132,7 +134,7 @@ async def test_lanes_are_threads_of_one_worker(pool: Pool) -> None:
 async def test_with_one_lane_there_is_no_further_thread_and_no_ctypes() -> None:
     async with open_pool([Lanes], workers=1) as pool:
         assert await pool.run_sync(Lanes.thread_names) == ["MainThread"]
-        assert not await pool.run_sync(Lanes.has_loaded, "trio_dirty._lanes")
+        assert not await pool.run_sync(Lanes.has_loaded, "trio_dirty._worker.thread_lanes")
 
 
 async def test_an_exception_is_its_own_callers(pool: Pool) -> None:
@@ -466,13 +468,13 @@ def read_link() -> Iterator[tuple[SharedLink, Callable[..., None]]]:
     reading = threading.Thread(target=link.read, args=([lane := ThreadLane()],))
 
     def tell(*frames: bytes) -> None:
-        ours.sendall(b"".join(frames) + _wire.frame(_wire.PING, 1))
-        assert ours.recv(100) == _wire.frame(_wire.PONG, 1)
+        ours.sendall(b"".join(frames) + wire.frame(wire.PING, 1))
+        assert ours.recv(100) == wire.frame(wire.PONG, 1)
 
     try:
         reading.start()
         yield link, tell
-        ours.sendall(_wire.frame(_wire.CLOSE))
+        ours.sendall(wire.frame(wire.CLOSE))
         assert link.take_up(lane) is None
     finally:
         ours.close()
@@ -484,10 +486,10 @@ def read_link() -> Iterator[tuple[SharedLink, Callable[..., None]]]:
 
 def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
     with read_link() as (link, tell):
-        tell(*(_wire.frame(_wire.REQUEST, n, b"arguments", target=b"target") for n in (5, 6, 7)))
-        tell(_wire.frame(_wire.WITHDRAW, 5), _wire.pair_frame(_wire.INTERRUPT, 6, CANCELLED, 0))
+        tell(*(wire.frame(wire.REQUEST, n, b"arguments", target=b"target") for n in (5, 6, 7)))
+        tell(wire.frame(wire.WITHDRAW, 5), wire.pair_frame(wire.INTERRUPT, 6, CANCELLED, 0))
         # Of one that is not there, or has been answered.
-        tell(_wire.frame(_wire.WITHDRAW, 4), _wire.pair_frame(_wire.CREDIT, 4, 1, 1))
+        tell(wire.frame(wire.WITHDRAW, 4), wire.pair_frame(wire.CREDIT, 4, 1, 1))
         lane = ThreadLane()
         taken = [link.take_up(lane) for _ in range(3)]
     assert [(request[0], request[1], request[4]) for request in taken if request] == [
@@ -499,16 +501,16 @@ def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
 
 def test_what_is_behind_a_large_request_is_read_before_that_is_unpickled() -> None:
     data = os.urandom(3_000_000)
-    frames = _wire.large_frame(_wire.REQUEST, 5, [pickle.dumps(data, 5)], target=b"target")
+    frames = wire.large_frame(wire.REQUEST, 5, [pickle.dumps(data, 5)], target=b"target")
     with read_link() as (link, tell):
-        tell(*frames, _wire.frame(_wire.WITHDRAW, 9))
-        frames = _wire.large_frame(_wire.REQUEST, 7, [pickle.dumps(data, 5)], target=b"target")
-        tell(*frames, _wire.frame(_wire.REQUEST, 6, b"arguments", target=b"target"))
+        tell(*frames, wire.frame(wire.WITHDRAW, 9))
+        frames = wire.large_frame(wire.REQUEST, 7, [pickle.dumps(data, 5)], target=b"target")
+        tell(*frames, wire.frame(wire.REQUEST, 6, b"arguments", target=b"target"))
         for _ in range(2):
             request = link.take_up(ThreadLane())
             assert request is not None
             assert request[2].load() == data
-        assert link.take_up(ThreadLane()) == [6, b"target", b"arguments", _wire.REQUEST, 0]
+        assert link.take_up(ThreadLane()) == [6, b"target", b"arguments", wire.REQUEST, 0]
 
 
 def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
@@ -517,8 +519,8 @@ def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
     def no_room(size: int) -> bytearray:
         raise MemoryError(size)
 
-    monkeypatch.setitem(vars(_lanes), "bytearray", no_room)
-    frames = _wire.large_frame(_wire.REQUEST, 5, [bytes(3_000_000)], target=b"target")
+    monkeypatch.setitem(vars(thread_lanes), "bytearray", no_room)
+    frames = wire.large_frame(wire.REQUEST, 5, [bytes(3_000_000)], target=b"target")
     with read_link() as (link, tell):
         tell(*frames)
         request = link.take_up(ThreadLane())
