@@ -374,9 +374,9 @@ class Log(EventLog):
     def note_ready(self, slot, worker, pid):
         if self.pool is not None:
             self.unsent[len(self.events)] = {
-                other.index: [r.number for r in (*other.backlog._queue, *other.backlog._arrived)]
-                for other in self.pool._supervisor.slots
-                if other.current is not None and not other.is_leaving and other.index != slot
+                other.index: [r.number for r in (*other.queue, *other._given._state.data)]
+                for other in self.pool._supervisor.slots.all
+                if other.current is not None and not other.life.is_leaving and other.index != slot
             }
         self._note("worker_ready", slot, worker, pid)
 

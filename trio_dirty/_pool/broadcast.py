@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 class Part(Request):
     """The request of one slot.
 
+    Args:
+        pinned: the slot.
+        args: those of `Request`.
+
     Attributes:
         result: what it ended with; None as long as it has not.
         ended: to be called when it has.
     """
 
-    __slots__ = ("ended", "result")
+    __slots__ = ("ended", "pinned", "result")
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, pinned: int) -> None:
         super().__init__(*args)
+        self.pinned = pinned
         self.result: outcome.Outcome[Any] | None = None
         self.ended: Callable[[], object] = _nobody_waits
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._rules.limits import Limits
     from .._rules.options import Options
     from .._rules.targets import Target
-    from .supervisor import Supervisor
+    from .slots import Slots
 
 R = TypeVar("R", bound=Request)
 
@@ -84,10 +84,10 @@ class Intake:
         targets: finds what callers mean.
     """
 
-    def __init__(self, options: Options, engine: Engine, supervisor: Supervisor) -> None:
+    def __init__(self, options: Options, engine: Engine, slots: Slots) -> None:
         self.targets = Targets(options.apps)
-        self._supervisor = supervisor
-        self._dispatcher = supervisor.dispatcher
+        self._slots = slots
+        self._dispatcher = slots.dispatcher
         self._instruments = options.instruments
         self._now = engine.now
         self._numbers = itertools.count()
@@ -102,7 +102,7 @@ class Intake:
             trio.ClosedResourceError: the pool is closed.
             TypeError: one of them does not pickle.
         """
-        if not self._supervisor.is_open:
+        if not self._slots.is_open:
             raise trio.ClosedResourceError("this pool is closed")
         for value in args:
             if type(value) in SLOW_TYPES and is_slow(value):
@@ -127,7 +127,7 @@ class Intake:
 
     def accept(
         self,
-        kind: type[R],
+        kind: Callable[..., R],
         target: Target,
         pickled: bytes | list[Segment],
         limits: Limits,
@@ -141,33 +141,23 @@ class Intake:
         """
         request: R | None = None
         try:
-            if not self._supervisor.is_open:
+            if not self._slots.is_open:
                 raise trio.ClosedResourceError("this pool was closed")
-            request = kind(target, next(self._numbers), pickled, self._now(), limits, key)
-            if self._instruments is None:
-                self._dispatcher.accept(request)
-            else:
-                self._tell_and_accept(request)
-        except BaseException:
+            number = next(self._numbers)
+            request = kind(target, number, pickled, self._now(), limits, key)
+            self._instruments.request_accepted(number, target.app_name, target.action)
+            self._dispatcher.accept(request)
+        except BaseException as error:
             # The caller may want to resize its buffers while it handles the error, whose traceback
             # refers to both.
             let_go(pickled)
             if request is not None:
                 request.frames = ()
+                if isinstance(error, DirtyError):
+                    outcome: Outcome = "busy" if isinstance(error, PoolBusyError) else "unavailable"
+                    self._instruments.request_ended(request.number, outcome)
             raise
         return request
-
-    def _tell_and_accept(self, request: Request) -> None:
-        assert self._instruments is not None
-        target = request.target
-        app = None if target.path is None else str(target.path)
-        self._instruments.request_accepted(request.number, app, target.action)
-        try:
-            self._dispatcher.accept(request)
-        except DirtyError as error:
-            outcome: Outcome = "busy" if isinstance(error, PoolBusyError) else "unavailable"
-            self._instruments.request_ended(request.number, outcome)
-            raise
 
     def slots_for_broadcast(self, target: Target) -> list[int]:
         """Return the slots that carry what a target calls, none of which is full.

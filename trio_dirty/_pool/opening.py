@@ -144,7 +144,7 @@ def open_pool(
     elif not isinstance(engine, Engine):
         raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
     supervisor = Supervisor(options, engine)
-    intake = Intake(options, engine, supervisor)
+    intake = Intake(options, engine, supervisor.slots)
     return PoolManager(supervisor, Pool._made(supervisor, intake, options.limits))
 
 
@@ -184,7 +184,7 @@ class PoolManager(AbstractAsyncContextManager["Pool"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._supervisor.is_open = False
+        self._supervisor.slots.is_open = False
         try:
             # Also where the program is being ended in an orderly way: what it has asked for before
             # sys.exit() it gets, as it would after an exception. Cancellation and Ctrl-C kill.
@@ -200,7 +200,7 @@ class PoolManager(AbstractAsyncContextManager["Pool"]):
         traceback: TracebackType | None,
     ) -> None:
         """End the tasks of the pool, and then what they have not served."""
-        self._supervisor.is_open = False
+        self._supervisor.slots.is_open = False
         try:
             await self._tasks.__aexit__(kind, error, traceback)
         finally:

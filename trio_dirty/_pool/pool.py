@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, overload
 
 import trio
 
-from .._rules.keys import OnlySlot, key_of
+from .._rules.keys import key_of
 from .._rules.limits import Limits, count
 from .._rules.targets import given_for_self, one_by_one
 from .broadcast import Broadcast, Part
@@ -128,8 +129,9 @@ class Pool:
         return pool
 
     def __repr__(self) -> str:
-        states = ", ".join(slot.state for slot in self._supervisor.slots)
-        state = "open" if self._supervisor.is_open else "closed"
+        slots = self._supervisor.slots
+        states = ", ".join(slot.life.shown for slot in slots.all)
+        state = "open" if slots.is_open else "closed"
         return f"<trio_dirty.Pool {state}, slots: {states}>"
 
     @overload
@@ -346,7 +348,8 @@ class Pool:
                 let_go(pickled)
                 raise
             parts = [
-                intake.accept(Part, target, pickled, self._limits, OnlySlot(slot)) for slot in slots
+                intake.accept(partial(Part, pinned=slot), target, pickled, self._limits, None)
+                for slot in slots
             ]
         except Exception:
             await before_refusal()
@@ -460,4 +463,4 @@ class Pool:
         May be called at any time, after closing too. Takes constant memory, and about
         0.1 ms for each slot.
         """
-        return self._supervisor.statistics()
+        return self._supervisor.slots.statistics()

@@ -13,35 +13,35 @@ import trio
 
 from .._common.errors import AppLoadError
 from .._rules.allocation import choose_leaving, gains
-from .wish import Wish
+from .renewal import Renewal
+from .waiting import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from .succession import Succession
-    from .supervisor import Supervisor
+    from .replacement import Replacement
+    from .slots import Slots
 
 
 class Scaling:
     """Changes the number of a pool's slots, and renews their workers."""
 
-    def __init__(self, supervisor: Supervisor, count: int) -> None:
-        self._supervisor = supervisor
+    def __init__(self, slots: Slots, count: int) -> None:
+        self._slots = slots
         self._wanted = count
         # How often the number that is wanted was given up, and why the last time.
         self._failures = 0
         self._error: Exception | None = None
         self._reloading = trio.Lock()
         self._scope = trio.CancelScope()
-        self._changed = trio.lowlevel.ParkingLot()
+        self._changed = Waiters()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Open and remove slots, whenever another number of them is wanted."""
         with self._scope:
             while True:
-                while len(self._supervisor.staying) == self._wanted and not self._booting:
-                    await self._changed.park()
+                await self._changed.until(self._has_to_change)
                 # A pool that is being closed has fewer slots that stay; that may be this task's
                 # first look at them.
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -50,15 +50,15 @@ class Scaling:
                     await self._approach()
                 except AppLoadError as error:
                     if self._wanted == wanted:  # else another number is to be tried
-                        self._wanted = len(self._supervisor.staying)
+                        self._wanted = len(self._slots.staying)
                         self._error = error
                         self._failures += 1
-                self._supervisor.progress.unpark_all()
+                self._slots.progress.wake()
 
     def stop(self) -> None:
         """Change nothing more."""
         self._scope.cancel()
-        self._supervisor.progress.unpark_all()
+        self._slots.progress.wake()
 
     async def resize(self, count: int) -> None:
         """Wait until there are so many slots, or as many as somebody has wanted since.
@@ -67,51 +67,58 @@ class Scaling:
             AppLoadError: a worker could not boot that was needed for it.
             trio.ClosedResourceError: the pool is being closed.
         """
-        supervisor = self._supervisor
+        slots = self._slots
         self._check_open()
         self._wanted = count
-        self._changed.unpark_all()
-        supervisor.progress.unpark_all()  # boots may have become needless
+        self._changed.wake()
+        slots.progress.wake()  # boots may have become needless
         failures = self._failures
         await trio.lowlevel.checkpoint()
-        while self._failures == failures and not self._is_so():
-            self._check_open()
-            await supervisor.progress.park()
+        await slots.progress.until(lambda: self._failures > failures or self._is_so())
         # Also where it is so: once its number has been given up, what there is is wanted.
         if self._failures > failures and self._error is not None:
             raise self._error
 
+    def _has_to_change(self) -> bool:
+        return len(self._slots.staying) != self._wanted or bool(self._booting)
+
     def _is_so(self) -> bool:
-        staying = self._supervisor.staying
-        return len(staying) == self._wanted == len(self._supervisor.successions) and all(
-            succession.has_booted for succession in staying
+        """Whether there are as many slots as are wanted, each with a worker.
+
+        Raises:
+            trio.ClosedResourceError: the pool is being closed.
+        """
+        self._check_open()
+        staying = self._slots.staying
+        return len(staying) == self._wanted == len(self._slots.replacements) and all(
+            replacement.slot.life.has_booted for replacement in staying
         )
 
     def _check_open(self) -> None:
-        if not self._supervisor.is_open:
+        if not self._slots.is_open:
             raise trio.ClosedResourceError("this pool is closed")
 
     async def _approach(self) -> None:
         """Open the slots that are missing, or remove those that are too many."""
-        supervisor = self._supervisor
-        excess = len(supervisor.staying) - self._wanted
+        slots = self._slots
+        excess = len(slots.staying) - self._wanted
         if excess > 0:
             await self._shrink(excess)
         else:
-            supervisor.open_slots(-excess)
+            slots.open(-excess)
             await self._until_booted()
 
     async def _shrink(self, count: int) -> None:
-        supervisor = self._supervisor
-        staying = {succession.slot.index: succession for succession in supervisor.staying}
+        slots = self._slots
+        staying = {replacement.slot.index: replacement for replacement in slots.staying}
         leaving = choose_leaving(
             count,
-            {index: succession.slot.carries for index, succession in staying.items()},
-            [index for index, each in staying.items() if each.slot.failure is not None],
+            {index: replacement.slot.carries for index, replacement in staying.items()},
+            [index for index, each in staying.items() if each.slot.life.failure is not None],
         )
         await self._hand_over(leaving)  # and from then on they have to leave
         for index in leaving:
-            supervisor.remove(staying[index])
+            slots.remove(staying[index])
 
     async def _hand_over(self, leaving: Collection[int]) -> None:
         """Have those that stay carry what only those carry that leave.
@@ -119,26 +126,24 @@ class Scaling:
         Raises:
             AppLoadError: one could not boot with it.
         """
-        supervisor = self._supervisor
-        left = {
-            each.slot.index: each for each in supervisor.staying if each.slot.index not in leaving
-        }
+        slots = self._slots
+        left = {each.slot.index: each for each in slots.staying if each.slot.index not in leaving}
         ready = [index for index, each in left.items() if each.slot.current is not None]
         takers = ready or [index for index, each in left.items() if not each.is_lost]
         able = {index: left[index].slot.carries for index in takers}
         # What others carry waits for their return.
         kept = frozenset[int]().union(*(left[index].slot.carries for index in left.keys() - able))
         moves = [
-            left[index].want(Wish("resize", supervisor.paths(able[index] | gained)))
-            for index, gained in gains(supervisor.app_limits, able, kept).items()
+            left[index].want(Renewal("resize", slots.paths(able[index] | gained)))
+            for index, gained in gains(slots.app_limits, able, kept).items()
         ]
         for move in moves:
-            await move.granted()
+            await move.wait()
 
     @property
-    def _booting(self) -> list[Succession]:
+    def _booting(self) -> list[Replacement]:
         """The slots that are new, and whose first worker is not ready."""
-        return [each for each in self._supervisor.staying if not each.has_booted]
+        return [each for each in self._slots.staying if not each.slot.life.has_booted]
 
     async def _until_booted(self) -> None:
         """Wait for the first workers of new slots, as long as these are wanted.
@@ -146,19 +151,21 @@ class Scaling:
         Raises:
             AppLoadError: one could not boot. Those that have not are removed.
         """
-        supervisor = self._supervisor
+        slots = self._slots
         while booting := self._booting:
-            failures = [each.slot.failure for each in booting if each.slot.failure is not None]
+            failures = [
+                each.slot.life.failure for each in booting if each.slot.life.failure is not None
+            ]
             if failures:
                 with suppress(AppLoadError):
                     await self._hand_over([each.slot.index for each in booting])
-                for succession in booting:
-                    if not succession.has_booted:
-                        supervisor.remove(succession)
+                for replacement in booting:
+                    if not replacement.slot.life.has_booted:
+                        slots.remove(replacement)
                 raise failures[0]
-            if len(supervisor.staying) != self._wanted:
+            if len(slots.staying) != self._wanted:
                 return  # somebody has thought better of it
-            await supervisor.progress.park()
+            await slots.progress.wait()
 
     async def reload(self, *, overlap: bool) -> None:
         """Replace the worker of each slot that there is, one after the other.
@@ -169,16 +176,16 @@ class Scaling:
         """
         self._check_open()
         async with self._reloading:
-            for succession in self._supervisor.staying:
+            for replacement in self._slots.staying:
                 self._check_open()
-                if succession.slot.is_leaving:
+                if replacement.slot.life.is_leaving:
                     continue
-                apps = self._supervisor.next_apps(succession)
-                paths = self._supervisor.paths(apps) if apps != succession.slot.carries else None
-                if succession.is_lost and paths is not None:
-                    succession.slot.assign(paths)
-                wish = succession.want(Wish("reload", paths, overlaps=overlap))
+                apps = self._slots.next_apps(replacement)
+                paths = self._slots.paths(apps) if apps != replacement.slot.carries else None
+                if replacement.is_lost and paths is not None:
+                    replacement.slot.assign(paths)
+                wish = replacement.want(Renewal("reload", paths, overlaps=overlap))
                 try:
-                    await wish.granted()
+                    await wish.wait()
                 except trio.ClosedResourceError:
                     self._check_open()  # else the slot alone has left

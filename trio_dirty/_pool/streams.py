@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import trio
 
@@ -12,6 +12,7 @@ from .._common.credit import BYTES_AHEAD, CHUNKS_AHEAD, CreditWindow
 from .._common.errors import RemoteError, qualified
 from .._engines.replies import ChunkFailure
 from .._rules.request import Request
+from .waiting import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Producer(Protocol):
+    """The worker in which a generator runs."""
+
+    def give_credit(self, request: StreamRequest, chunks: int, size: int) -> None:
+        """Tell the generator what its reader has taken."""
 
 
 class StreamRequest(Request):
@@ -41,6 +49,7 @@ class StreamRequest(Request):
         "_held_since",
         "_reader",
         "_taken",
+        "_worker",
         "arrived",
         "ended",
         "error",
@@ -62,27 +71,34 @@ class StreamRequest(Request):
         self.ended = False
         self.error: BaseException | None = None
         # Parked here is who waits until its reader wants more, or until it has ended.
-        self._changed = trio.lowlevel.ParkingLot()
+        self._changed = Waiters()
         self._reader: trio.lowlevel.Task | None = None
         # What the worker counts as ahead of the reader: of that, this has been taken already,
         # and the worker not been told.
         self._ahead = CreditWindow()
         self._taken = CreditWindow()
+        self._worker: Producer
         # For how long the generator has waited for its reader.
         self._held_seconds = 0.0
         self._held_since: float | None = None
 
     # From the worker
 
-    def arrive(self, chunks: Sequence[tuple[Any, int]]) -> None:
-        """Take in what the generator has yielded."""
+    def arrive(self, chunks: Sequence[tuple[Any, int]], worker: Producer) -> None:
+        """Take in what the generator has yielded, in a worker."""
         if self.cancelled:
             return
+        self._worker = worker
         add = self._ahead.add
         for _, size in chunks:
             add(size)
         self.arrived.extend(chunks)
         self._wake_reader()
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a time-out will end it: its time stands still while it is held."""
+        return super().is_bounded and not self.is_held
 
     @property
     def is_held(self) -> bool:
@@ -96,12 +112,16 @@ class StreamRequest(Request):
 
     def resume(self, now: float) -> None:
         """Take note that it goes on."""
-        self._held_seconds, self._held_since = self.held(now), None
+        self._held_seconds, self._held_since = self._held(now), None
 
-    def held(self, now: float) -> float:
+    def _held(self, now: float) -> float:
         """Return for how many seconds the generator has waited for its reader until now."""
         since = now if self._held_since is None else self._held_since
         return self._held_seconds + now - since
+
+    def executed(self, now: float) -> float:
+        """Return for how many seconds its steps have been executed, if it has begun."""
+        return super().executed(now) - self._held(now)
 
     def succeed(self, value: Any) -> None:
         """End behind the last chunk."""
@@ -120,7 +140,7 @@ class StreamRequest(Request):
         self.awaited = False
         self.ended = True
         self.error = None if self.cancelled else error
-        self._changed.unpark_all()
+        self._changed.wake()
         self._wake_reader()
 
     def _wake_reader(self) -> None:
@@ -136,8 +156,7 @@ class StreamRequest(Request):
         if self._taken.chunks and self.is_held:
             self._give_credit()
         self._reader = trio.lowlevel.current_task()
-        if self._changed:
-            self._changed.unpark_all()
+        self._changed.wake()
 
         def abort(_: Callable[[], Any]) -> trio.lowlevel.Abort:
             self._reader = None
@@ -160,12 +179,12 @@ class StreamRequest(Request):
         self._taken = CreditWindow()
         self._ahead.give_back(chunks, size)
         if not self.ended:
-            self.place.tell(self, wire.pair_frame(wire.CREDIT, self.number, chunks, size))
+            self._worker.give_credit(self, chunks, size)
 
     def leave(self) -> None:
         """Have the generator closed at its next ``yield``; take nothing more."""
         self.arrived.clear()
-        self._changed.unpark_all()
+        self._changed.wake()
         if not self.ended and not self.cancelled:
             self.cancelled = True
             self.awaited = self.limits.on_cancel == "wait"
@@ -174,12 +193,11 @@ class StreamRequest(Request):
 
     async def wait_taken(self) -> None:
         """Wait until its reader has taken what has arrived, or has left."""
-        await self._changed.park()
+        await self._changed.wait()
 
     async def wait_answered(self) -> None:
         """Wait until the worker is done with it."""
-        while not self.ended:
-            await self._changed.park()
+        await self._changed.until(lambda: self.ended)
 
 
 @final

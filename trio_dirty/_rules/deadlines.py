@@ -1,7 +1,4 @@
-"""What is to be done about the requests that a worker executes, and when.
-
-Decisions only: nothing here waits, and nothing here knows of trio.
-"""
+"""When a request that a worker executes is to be interrupted, or its worker killed for it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from .._common.wire import CANCELLED, SOFT_TIMEOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .limits import Limits
 
 EARLY_SECONDS = 1e-6
@@ -23,7 +22,7 @@ KILL_PATIENCE = 0.005
 as withdrawn, or, of a stream, to close its generator: then nobody need die."""
 
 
-class Overseen(Protocol):
+class Timed(Protocol):
     """A request that has begun."""
 
     @property
@@ -36,7 +35,7 @@ class Overseen(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Due:
     """What is to be done now.
 
     Attributes:
@@ -46,7 +45,7 @@ class Order:
         steps: how many steps of a stream were done then.
     """
 
-    request: Overseen
+    request: Timed
     action: Literal["interrupt", "kill"]
     reason: int
     steps: int = 0
@@ -71,7 +70,7 @@ class _Record:
 
     __slots__ = ("left", "left_told", "on_way", "request", "since", "soft_told", "steps")
 
-    def __init__(self, request: Overseen, since: float) -> None:
+    def __init__(self, request: Timed, since: float) -> None:
         self.request = request
         self.since = since
         self.steps = 0
@@ -81,29 +80,34 @@ class _Record:
         self.on_way = -1
 
 
-class Oversight:
-    """Watches what one worker executes: at most one request for each lane.
+class Deadlines:
+    """When the requests that one worker executes are to be interrupted, or killed with it.
 
-    A request that has no limits is watched only from the moment when its caller leaves.
+    There is at most one request for each lane. One that has no limits is watched only from the
+    moment when its caller leaves.
 
     Args:
         cancel_grace: seconds that an interrupted request may take to end.
+        changed: called whenever what `due` returns may have become another.
     """
 
-    def __init__(self, cancel_grace: float) -> None:
+    def __init__(self, cancel_grace: float, changed: Callable[[], object]) -> None:
         self._cancel_grace = cancel_grace
+        self._changed = changed
         self._records: dict[int, _Record] = {}
 
-    def begun(self, request: Overseen, now: float) -> None:
+    def begun(self, request: Timed, now: float) -> None:
         """Watch a request from its beginning, or from where it turned out to be worth it."""
         if request.number not in self._records:
             self._records[request.number] = _Record(request, now)
+            self._changed()
 
-    def left(self, request: Overseen, now: float) -> None:
+    def left(self, request: Timed, now: float) -> None:
         """Take note that the caller of a request that has begun has left."""
         self.begun(request, now)
         self.resumed(request.number, now)  # what it does at its end has the time of a step
         self._records[request.number].left = now
+        self._changed()
 
     def stepped(self, number: int, steps: int, since: float) -> None:
         """Take note of the steps that a generator has done.
@@ -118,12 +122,14 @@ class Oversight:
             record.steps += steps
             record.since = since
             record.soft_told = False
+            self._changed()
 
     def resumed(self, number: int, now: float) -> None:
         """Take note that a generator that was waiting for its reader may go on."""
         record = self._records.get(number)
         if record is not None and record.since == math.inf:
             record.since = now
+            self._changed()
 
     def transferred(self, number: int, on_way: int, now: float, *, is_answer: bool = False) -> None:
         """Take note of how much of a request's payload is still on its way.
@@ -156,18 +162,16 @@ class Oversight:
                 record.left = min(now, record.left + seconds)
 
     @property
-    def watched(self) -> list[Overseen]:
+    def watched(self) -> list[Timed]:
         """The requests that are watched."""
         return [record.request for record in self._records.values()]
 
-    def __bool__(self) -> bool:
-        return bool(self._records)
-
     def ended(self, number: int) -> None:
         """Forget a request that has been answered."""
-        self._records.pop(number, None)
+        if self._records and self._records.pop(number, None) is not None:
+            self._changed()
 
-    def order(self, now: float) -> Order | None:
+    def due(self, now: float) -> Due | None:
         """Return what is to be done now, if anything; an interrupt is returned once."""
         for record in self._records.values():
             kill = self.kill(record.request.number, now)
@@ -177,20 +181,20 @@ class Oversight:
         for record in self._records.values():
             if self._soft_at(record) <= now:
                 record.soft_told = True
-                return Order(record.request, "interrupt", SOFT_TIMEOUT, record.steps)
+                return Due(record.request, "interrupt", SOFT_TIMEOUT, record.steps)
             if self._interrupt_at(record) <= now:
                 record.left_told = True
-                return Order(record.request, "interrupt", CANCELLED)
+                return Due(record.request, "interrupt", CANCELLED)
         return None
 
-    def kill(self, number: int, now: float) -> Order | None:
-        """Return the order to kill the worker for one request, if that is due."""
+    def kill(self, number: int, now: float) -> Due | None:
+        """Return the kill of the worker for one request, if that is due."""
         now += EARLY_SECONDS
         record = self._records.get(number)
         if record is None or self._kill_at(record) > now:
             return None
         reason = TIMEOUT if self._timeout_at(record) <= now else CANCELLED
-        return Order(record.request, "kill", reason)
+        return Due(record.request, "kill", reason)
 
     def next_time(self) -> float:
         """Return when there will be something to do, if nothing happens until then."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from .._common.errors import NoWorkersAvailableError, PoolBusyError
 from .displaced import Displaced
-from .keys import Keys, OnlySlot
+from .keys import Keys
 from .request import Place, Request
 from .routing import Loads, Rotation, fair_share, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from .._common.wire import Segment
     from .options import Routing
     from .targets import Target
 
@@ -63,7 +62,8 @@ class Dispatcher:
 
     Requests for which no ready slot carries the app wait here, as long as one that does
     will be ready. A request for a plain function has no app: every slot can take it. A
-    request with a key goes to the slot of its key, and waits there if that is not ready.
+    request with a key goes to the slot of its key, and waits there if that is not ready. One that
+    is pinned to a slot goes there or fails.
 
     Args:
         slots: those that there are at first.
@@ -116,7 +116,7 @@ class Dispatcher:
         """
         if self._max_queue is not None:
             self._check_room(request, self._max_queue)
-        if request.key is None and self._takes_turns:  # the path of most
+        if request.key is None and request.pinned is None and self._takes_turns:  # the path of most
             index = self._rotations[request.app].take()
             if index is not None:
                 self._slots[index].give(request)
@@ -129,10 +129,16 @@ class Dispatcher:
         Raises:
             NoWorkersAvailableError: no slot can take it, and none ever will.
         """
-        if request.key is None:
-            self._route_in_turn(request)
-        elif self._displaced.keyed and not isinstance(request.key, OnlySlot):
+        if request.key is not None and self._displaced.keyed:
             self._displaced.put([request])  # one of them may be of its key, and goes before it
+        else:
+            self._route(request)
+
+    def _route(self, request: Request) -> None:
+        if request.pinned is not None:
+            self._route_pinned(request)
+        elif request.key is None:
+            self._route_in_turn(request)
         else:
             self._route_by_key(request)
 
@@ -150,10 +156,7 @@ class Dispatcher:
         """Route some of them. Others, if there are more, are left for later."""
         for request in self._displaced.take(count):
             try:
-                if request.key is None:
-                    self._route_in_turn(request)
-                else:
-                    self._route_by_key(request)
+                self._route(request)
             except NoWorkersAvailableError as error:
                 self.end_hopeless(request, error)
 
@@ -215,23 +218,23 @@ class Dispatcher:
         slot.give(request)
         self.load_changed(slot)
 
+    def _route_pinned(self, request: Request) -> None:
+        if request.pinned not in self.carriers(request.app):
+            raise self._hopeless(request.target)
+        self._give(request.pinned, request)
+
     def _route_by_key(self, request: Request) -> None:
         app, key = request.app, request.key
         slots = self.carriers(app)
-        if isinstance(key, OnlySlot):
-            slots = [index for index in slots if index == key.index]
         if not slots:
             raise self._hopeless(request.target)
-        if isinstance(key, OnlySlot):
-            index = key.index
-        else:
-            index = self._keys.choose(app, key, slots)
-            if index not in slots or (app, key) in self._moving:
-                self._wait_to_move(request)
-                if index in slots:  # that has failed, and has been revived since
-                    self._move(app, key)
-                return
-            self._keys.begin(app, key, index)
+        index = self._keys.choose(app, key, slots)
+        if index not in slots or (app, key) in self._moving:
+            self._wait_to_move(request)
+            if index in slots:  # that has failed, and has been revived since
+                self._move(app, key)
+            return
+        self._keys.begin(app, key, index)
         self._give(index, request)
 
     def _wait_to_move(self, request: Request) -> None:
@@ -249,41 +252,37 @@ class Dispatcher:
 
     def release(self, request: Request) -> None:
         """Take note that a request with a key has ended."""
-        for waiting in self.unplace(request):
-            self._route_by_key(waiting)
-
-    def unplace(self, request: Request) -> Iterable[Request]:
-        """Take note that a request with a key has ended, or is about to be routed again.
-
-        Returns:
-            What has waited for that, to be routed as well: the caller may have others that are
-            to come before it.
-        """
         app, key = request.app, request.key
-        if isinstance(key, OnlySlot):
-            return ()
         self._keys.end(app, key)
-        if not self._moving or self._keys.has(app, key):
-            return ()
-        return self._moving.pop((app, key), ())
+        if self._moving and (app, key) in self._moving and not self._keys.has(app, key):
+            self._move(app, key)
 
-    def unplace_all(self, requests: Iterable[Request]) -> list[Request]:
-        """Do that for many requests; return all that has waited for it."""
-        if self._moving:
-            return [*chain.from_iterable(map(self.unplace, requests))]
+    def release_all(self, requests: Iterable[Request]) -> None:
+        """Take note that requests with keys have ended, or are about to be routed again.
+
+        What has waited for that is displaced: among it may be others that are to come before it.
+        """
         end = self._keys.end
+        ways = set()
         for request in requests:
-            if not isinstance(request.key, OnlySlot):
-                end(request.app, request.key)
-        return []
+            end(request.app, request.key)
+            if self._moving:
+                ways.add((request.app, request.key))
+        freed: list[Request] = []
+        for way in ways & self._moving.keys():
+            if not self._keys.has(*way):
+                freed += self._moving.pop(way)
+        self.displace(sorted(freed, key=number))
 
     def _check_room(self, request: Request, max_queue: int) -> None:
         app, key = request.app, request.key
+        if request.pinned is not None:
+            return  # `slots_for_broadcast` has looked
         if key is not None:
             slots = self.carriers(app)
             if not slots:
                 return  # which is another error
-            index = key.index if isinstance(key, OnlySlot) else self._keys.choose(app, key, slots)
+            index = self._keys.choose(app, key, slots)
             moving = len(self._moving.get((app, key), ()))
             if moving or index not in slots:
                 if moving < max_queue:
@@ -345,9 +344,6 @@ class Dispatcher:
             self._displaced.withdraw(request)
         self._left(request)
         return True
-
-    def tell(self, request: Request, frame: Segment) -> None:
-        """Nobody executes what waits here."""
 
     def __len__(self) -> int:
         queues = chain(self._waiting.values(), self._moving.values())

@@ -140,20 +140,27 @@ HOOKS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
 
 class Instruments(Instrument):
-    """Tells several instruments, and drops those that raise."""
+    """Tells several instruments, and drops those that raise.
+
+    Attributes:
+        are_there: whether there is any.
+    """
 
     def __init__(self, instruments: Iterable[object]) -> None:
         self._hooks: dict[str, list[tuple[object, Callable[..., object]]]]
         self._hooks = {name: [] for name in HOOKS}
+        self.are_there = False
         for instrument in instruments:
+            self.are_there = True
             for name, own in _own_hooks(instrument).items():
                 self._hooks[name].append((instrument, own))
-        for name in HOOKS:
-            vars(self)[name] = partial(self._tell, name)
+        for name, hooks in self._hooks.items():
+            if hooks:  # else the inherited one, that does nothing
+                vars(self)[name] = partial(self._tell, name)
 
     @classmethod
-    def checked(cls, instruments: Iterable[object]) -> Instruments | None:
-        """Return None if there are none, so that a pool without any pays nothing.
+    def checked(cls, instruments: Iterable[object]) -> Instruments:
+        """Return what tells these.
 
         Raises:
             TypeError: it is no list of instruments.
@@ -182,7 +189,7 @@ class Instruments(Instrument):
                     f"instruments[{index}] must have some of the hooks of "
                     f"trio_dirty.Instrument, was {instrument!r}"
                 )
-        return cls(present) if present else None
+        return cls(present)
 
     def _tell(self, hook: str, *event: object) -> None:
         for instrument, tell in (*self._hooks[hook],):

@@ -5,20 +5,12 @@ Decisions only: nothing here waits, and nothing here knows of trio.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .routing import highest_random_weight
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
-
-
-@dataclass(frozen=True, slots=True)
-class OnlySlot:
-    """The key of a request that one slot is to execute and no other: a part of a broadcast."""
-
-    index: int
 
 
 class Key:

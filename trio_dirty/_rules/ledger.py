@@ -1,33 +1,16 @@
-"""What a worker has been sent and has not answered, and how much that may be.
-
-Decisions only: nothing here waits, and nothing here knows of trio.
-"""
+"""What a worker has been sent and has not answered, and how much of the queue it is sent."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-from .routing import Routable
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-
-class Sendable(Routable, Protocol):
-    """What is sent: it also has a size."""
-
-    @property
-    def size(self) -> int:
-        """How many bytes it is on the wire."""
-
-    @property
-    def is_special(self) -> bool:
-        """Whether it is a stream, or anything else than a plain call."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether its results come one by one."""
-
-
-R = TypeVar("R", bound=Sendable)
+    from .._common.wire import Segment
+    from .queue import Queue
+    from .request import Place, Request
 
 
 AHEAD_SECONDS = 0.002
@@ -69,19 +52,22 @@ class Window:
             self.ahead = max(1, int(AHEAD_SECONDS / self._average))
 
 
-class Ledger(Generic[R]):
+class Ledger:
     """The unanswered requests of one worker, in the order in which they were sent.
 
     A worker takes requests up in that order, and each of its lanes answers one before it
     takes up another. Hence the rule on which at-most-once stands: of the entries, the
     first ``lanes`` may have begun, and none after them has.
 
+    Args:
+        lanes: how many requests the worker executes at a time.
+
     Attributes:
         entries: the requests by their numbers, in the order in which they were sent.
         lanes: how many requests the worker executes at a time.
         size: the bytes of all entries.
         streams: how many of the entries are streams.
-        window: how many more may be sent ahead of those.
+        window: how many more may be sent ahead of those that are executed.
     """
 
     __slots__ = ("entries", "lanes", "size", "streams", "window")
@@ -90,17 +76,49 @@ class Ledger(Generic[R]):
         self.lanes = lanes
         self.size = 0
         self.streams = 0
-        self.entries: dict[int, R] = {}
+        self.entries: dict[int, Request] = {}
         self.window = Window()
 
-    def sent(self, request: R) -> None:
-        """Enter a request that is about to be sent: from now on it may have begun."""
-        self.entries[request.number] = request
-        self.size += request.size
-        if request.is_special and request.streams:
-            self.streams += 1
+    def __repr__(self) -> str:
+        return f"<Ledger: {len(self.entries)} sent>"
 
-    def answered(self, number: int, seconds: float | None = None) -> R:
+    # In
+
+    def take(self, queue: Queue, frames: list[Segment], worker: Place) -> Sequence[Segment]:
+        """Decide what is sent now, enter it, and return all frames to send.
+
+        Args:
+            queue: the slot's. What is sent is taken out of it.
+            frames: what else is to be sent, before that.
+            worker: whose ledger it is.
+        """
+        entries, lanes = self.entries, self.lanes
+        # A stream holds its lane for as long as its reader likes: nothing is to wait behind it.
+        limit = lanes + (0 if self.streams else self.window.ahead)
+        # What a free lane takes up at once is not ahead, however large what the others execute.
+        while queue and len(entries) < limit and (self.size < AHEAD_BYTES or len(entries) < lanes):
+            request = next(iter(queue))
+            # Until a lane takes it up nobody reads it: what exceeds the socket's buffer would
+            # block the way for other frames.
+            if request.large and (len(entries) >= lanes or frames):
+                break
+            del queue[request]
+            request.place = worker
+            entries[request.number] = request
+            self.size += request.size
+            if request.streams:
+                self.streams += 1
+                limit = lanes
+            if request.large:
+                # Never sent twice; whose buffers they are may resize them as soon as they are sent.
+                large, request.frames = request.frames, ()
+                return large
+            frames += request.frames
+        return frames
+
+    # Out
+
+    def answered(self, number: int, seconds: float | None = None) -> Request:
         """Strike out and return the request that the worker has answered.
 
         Args:
@@ -118,19 +136,34 @@ class Ledger(Generic[R]):
             self.window.observe(seconds)
         return request
 
-    def may_have_begun(self) -> list[R]:
-        """Return the entries that a lane may have taken up, at most one for each."""
-        return list(islice(self.entries.values(), self.lanes))
-
-    def latest_begun(self) -> R | None:
-        """Return what a lane may have taken up since it answered: the last that may have begun."""
-        return next(islice(self.entries.values(), self.lanes - 1, None), None)
-
-    def settle(self) -> tuple[list[R], list[R]]:
+    def settle(self) -> tuple[list[Request], list[Request]]:
         """Empty the ledger of a dead worker: what may have begun, and what cannot have."""
         entries = list(self.entries.values())
         self.entries.clear()
         self.size = 0
         self.streams = 0
-        self.window = Window()
         return entries[: self.lanes], entries[self.lanes :]
+
+    # What is in it
+
+    def may_have_begun(self) -> list[Request]:
+        """Return the entries that a lane may have taken up, at most one for each."""
+        return list(islice(self.entries.values(), self.lanes))
+
+    def begun_since(self, count: int) -> Iterable[Request]:
+        """Return what may have begun since only so many had: what free lanes were sent."""
+        return islice(self.entries.values(), count, self.lanes)
+
+    def latest_begun(self) -> Request | None:
+        """Return what a lane may have taken up since it answered: the last that may have begun."""
+        return next(islice(self.entries.values(), self.lanes - 1, None), None)
+
+    def latest_sent(self) -> Request | None:
+        """Return what was sent last, if it has not been answered."""
+        return next(reversed(self.entries.values()), None)
+
+    @property
+    def waiting(self) -> int:
+        """How many were sent ahead, cannot have begun, and are still wanted."""
+        ahead = islice(self.entries.values(), self.lanes, None)
+        return sum(not request.cancelled for request in ahead)

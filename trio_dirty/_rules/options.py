@@ -41,7 +41,7 @@ class Options:
     boot_timeout: float
     grace_period: float
     recycling: RecyclingLimits
-    instruments: Instruments | None
+    instruments: Instruments
 
     @classmethod
     def checked(

@@ -1,4 +1,4 @@
-"""When a worker is to be replaced by a fresh one, and when the next may start after a death.
+"""When a worker is worn, and to be replaced by a fresh one.
 
 Decisions only: nothing here waits, and nothing here knows of trio.
 """
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 WearCause: TypeAlias = Literal["max_requests", "max_memory", "max_lifetime"]
 
 RETRY_LIMIT = 60.0
-
-FIRST_DELAY = 0.1
-FAILURES_LIMIT = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +132,3 @@ def retry_delays() -> Iterator[float]:
     while True:  # no power of the number of tries: a thousand of them, in 17 hours, overflow
         yield delay
         delay = min(RETRY_LIMIT, 2 * delay)
-
-
-class Backoff:
-    """Counts a slot's consecutive workers that died before completing any request.
-
-    The first such death costs nothing: the next worker starts at once. The further ones
-    cost 0.1, 0.2, 0.4, ... seconds, and the seventh fails the slot. A worker that
-    completed a request, however it died, starts the count anew.
-    """
-
-    __slots__ = ("failures",)
-
-    def __init__(self) -> None:
-        self.failures = 0
-
-    def died(self, *, completed: int) -> float | None:
-        """Return the seconds to wait before the next worker, or None for no other."""
-        if completed:
-            self.failures = 0
-            return 0.0
-        self.failures += 1
-        if self.failures == 1:
-            return 0.0
-        if self.failures >= FAILURES_LIMIT:
-            return None
-        return float(FIRST_DELAY * 2 ** (self.failures - 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,16 +29,16 @@ class Request(ABC):
         number: its place in the order of acceptance.
         limits: how long it may be executed, and how it is cancelled.
         key: what decides on its slot; None for the rotation.
+        pinned: the only slot that may execute it, for a part of a broadcast; else None.
         frames: its bytes on the wire, until they are sent or it has ended. They keep buffers of the
             program from being resized.
         large: whether these are segments, to be sent only to an idle worker.
         size: how many bytes they are.
         awaited: whether anybody waits for its outcome.
         cancelled: whether its caller has been cancelled, or has left: then it must not begin.
-        place: who has to let go of it when the caller leaves.
+        place: where it is: what has to let go of it when its caller leaves.
         accepted: when, on the engine's clock.
-        began: when it counted as begun; None as long as it has not, and where that was not noted.
-        is_special: whether more is to be done about it than to send it and to end it.
+        began: when it counted as begun; before that, when it was accepted.
         streams: whether its results come one by one.
     """
 
@@ -48,7 +49,6 @@ class Request(ABC):
         "began",
         "cancelled",
         "frames",
-        "is_special",
         "key",
         "large",
         "limits",
@@ -58,6 +58,7 @@ class Request(ABC):
         "target",
     )
     streams = False
+    pinned: int | None = None
     _kind = wire.REQUEST
 
     def __init__(
@@ -73,7 +74,7 @@ class Request(ABC):
         self.app = target.app
         self.number = number
         self.accepted = accepted
-        self.began: float | None = None
+        self.began = accepted
         self.limits = limits
         self.key = key
         self.awaited = True
@@ -93,12 +94,20 @@ class Request(ABC):
             )
             self.large = True
             self.size = sum(map(len, self.frames))
-        self.is_special = self.large or self.streams or limits.is_timed
         self.place: Place
 
     def __repr__(self) -> str:
         state = "awaited" if self.awaited else "no longer awaited"
         return f"<{type(self).__name__} {self.number} of {self.target}, {state}>"
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a time-out will end it."""
+        return self.limits.timeout < math.inf
+
+    def executed(self, now: float) -> float:
+        """Return for how many seconds it has been executed, if it has begun."""
+        return now - self.began
 
     @abstractmethod
     def succeed(self, value: Any) -> None:
@@ -114,10 +123,7 @@ class Request(ABC):
 
 
 class Place(Protocol):
-    """Where an accepted request is: with the dispatcher, or with a slot."""
+    """Where an accepted request is: with the dispatcher, a slot or a worker."""
 
     def withdraw(self, request: Request) -> bool:
         """Let go of a request whose caller leaves; return whether nothing of it is left."""
-
-    def tell(self, request: Request, frame: Segment) -> None:
-        """Send a frame to the worker that executes the stream."""

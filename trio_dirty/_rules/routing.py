@@ -178,6 +178,10 @@ class Routable(Protocol):
     def key(self) -> object:
         """What decides on its slot; None for the rotation."""
 
+    @property
+    def pinned(self) -> int | None:
+        """The only slot that may execute it; None for any."""
+
 
 R = TypeVar("R", bound=Routable)
 
@@ -191,7 +195,7 @@ def fair_share(queue: Iterable[R], carriers: Mapping[int | None, int]) -> list[R
 
     Of an app that n others carry it takes one request of each n + 1, evenly spread over the queue:
     so every slot keeps as much as the new one gets, and neither the oldest requests nor the
-    youngest are preferred. Requests with a key stay where they are.
+    youngest are preferred. Requests with a key, and those that are pinned, stay where they are.
 
     Args:
         queue: the requests of another ready slot that have not been sent, in order.
@@ -201,7 +205,7 @@ def fair_share(queue: Iterable[R], carriers: Mapping[int | None, int]) -> list[R
         The requests to move: of each app in the order of the queue.
     """
     # Without a line of Python for each: 50,000 may wait.
-    movable = [request for request in queue if request.key is None]
+    movable = [each for each in queue if each.key is None and each.pinned is None]
     apps = {request.app for request in movable}
     share: list[R] = []
     for app in apps & carriers.keys():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, TypeAlias
@@ -98,6 +98,7 @@ class Target:
         wire: what the worker knows it by: a pickled (app, action), or the function.
         owner: the app's class where the caller named the action by its function.
         is_generator: whether it is known to be a generator function.
+        app_name: the app's path as text; None for a plain function.
     """
 
     app: int | None
@@ -106,6 +107,11 @@ class Target:
     wire: bytes
     owner: type | None = None
     is_generator: bool = False
+    app_name: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: every request is reported with it.
+        object.__setattr__(self, "app_name", None if self.path is None else str(self.path))
 
     def __str__(self) -> str:
         return f"{self.path}.{self.action}" if self.path else self.action
