@@ -19,6 +19,8 @@ import promises
 import pytest
 import trio
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from trio_dirty._pool.wish import Wish
+from trio_dirty._rules.backlog import Backlog
 
 from trio_dirty import WorkerCrashedError
 from trio_dirty._pool import scaling, slot, supervisor
@@ -27,10 +29,8 @@ from trio_dirty._pool.scaling import Scaling
 from trio_dirty._pool.slot import Slot
 from trio_dirty._pool.streams import StreamRequest
 from trio_dirty._pool.supervisor import Supervisor
-from trio_dirty._pool.wish import Wish
 from trio_dirty._pool.worker import Incarnation
 from trio_dirty._rules import dispatcher
-from trio_dirty._rules.backlog import Backlog
 from trio_dirty._rules.deadlines import Order, Oversight
 from trio_dirty._rules.dispatcher import Dispatcher
 from trio_dirty._rules.durations import Durations

@@ -9,7 +9,6 @@ from messages import whole
 
 from trio_dirty import NoWorkersAvailableError, PoolBusyError
 from trio_dirty._rules.dispatcher import Dispatcher, no_workers
-from trio_dirty._rules.keys import OnlySlot
 from trio_dirty._rules.routing import Loads, highest_random_weight
 from trio_dirty._rules.targets import AppPath, Target
 
@@ -31,8 +30,9 @@ def never(request, error):
 
 
 class Request:
-    def __init__(self, number, app, key=None):
+    def __init__(self, number, app, key=None, pinned=None):
         self.number = number
+        self.pinned = pinned
         self.app = app
         self.target = TARGETS[app]
         self.key = key
@@ -186,11 +186,6 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def unplace(self, request):
         """Return what has waited for that."""
-        freed = self.unplace_in_model(request)
-        assert [*self.dispatcher.unplace(request)] == freed
-        return freed
-
-    def unplace_in_model(self, request):
         way = request.app, request.key
         self.places[way][1].remove(request)
         freed = []
@@ -214,9 +209,10 @@ class DispatcherMachine(RuleBasedStateMachine):
     def pass_on(self, slot, keeps, ended=()):
         """Do what a slot does with what it has been given and has not sent."""
         moving = []
-        for request in ended:
-            moving += self.unplace(request)
         freed = []
+        for request in ended:
+            freed += self.unplace(request)
+        self.dispatcher.release_all(ended)
         unbegun, self.queues[slot.index] = self.queues[slot.index], []
         kept = [request for request in unbegun if keeps and request.key is not None]
         self.queues[slot.index] = kept
@@ -225,13 +221,11 @@ class DispatcherMachine(RuleBasedStateMachine):
             if request in kept:
                 continue
             if request.key is not None:
-                freed += self.unplace_in_model(request)
+                freed += self.unplace(request)
             moving.append(request)
-        keyed = [request for request in moving if request.key is not None]
-        assert self.dispatcher.unplace_all([r for r in keyed if r in unbegun]) == freed
-        moving = in_order(moving + freed)
-        self.dispatcher.displace(moving)
-        self.displaced = in_order(self.displaced + moving)
+        self.dispatcher.release_all([request for request in moving if request.key is not None])
+        self.dispatcher.displace(in_order(moving))
+        self.displaced = in_order(self.displaced + moving + freed)
 
     @precondition(lambda self: self.displaced)
     @rule(count=st.integers(1, 10) | st.just(1_000))
@@ -642,7 +636,8 @@ def test_a_key_moves_when_its_slot_has_failed():
     place = accept(dispatcher, key="user")
     (request,) = place.queue
     dispatcher.failed(place, RuntimeError("no"))
-    assert not [*dispatcher.unplace(request)]
+    dispatcher.release_all([request])
+    assert not dispatcher.has_displaced
     dispatcher.route(request)
     assert request.place is not place
     assert accept(dispatcher, key="user") is request.place
@@ -674,8 +669,10 @@ def test_what_waits_to_move_waits_for_the_end_of_all_that_it_follows():
     dispatcher.accept(second)
     dispatcher.remove(first.place)
     dispatcher.accept(third)
-    assert [*dispatcher.unplace(first)] == []
-    assert [*dispatcher.unplace(second)] == [third]
+    dispatcher.release(first)
+    assert third.place is dispatcher
+    dispatcher.release(second)
+    assert third.place is not dispatcher
 
 
 def test_what_waits_to_move_goes_before_what_comes_when_its_slot_is_revived():
@@ -768,10 +765,9 @@ def test_a_broadcast_goes_to_every_slot_that_has_not_failed():
     assert dispatcher.slots_for_broadcast(target) == [0, 1, 2]
     dispatcher.failed(slots[1], RuntimeError("no"))
     assert dispatcher.slots_for_broadcast(target) == [0, 2]
-    part = Request(0, 0, key=OnlySlot(2))
+    part = Request(0, 0, pinned=2)
     dispatcher.accept(part)
     assert part.place is slots[2]
-    dispatcher.release(part)
     message = (
         "the pool is busy: slot 2, which is to take part in a broadcast of apps:App0.act, has "
         "max_queue=1 requests that have not begun"
@@ -779,7 +775,7 @@ def test_a_broadcast_goes_to_every_slot_that_has_not_failed():
     with pytest.raises(PoolBusyError, match=whole(message)):
         dispatcher.slots_for_broadcast(target)
     with pytest.raises(NoWorkersAvailableError):
-        dispatcher.route(Request(1, 0, key=OnlySlot(1)))
+        dispatcher.route(Request(1, 0, pinned=1))
     dispatcher.failed(slots[0], RuntimeError("no"))
     dispatcher.failed(slots[2], RuntimeError("never"))
     with pytest.raises(NoWorkersAvailableError, match="the last because: never"):
@@ -791,27 +787,10 @@ def test_a_broadcast_goes_to_the_carriers_of_its_app():
     assert [dispatcher.slots_for_broadcast(TARGETS[app]) for app in APPS] == [[0, 1], [0], [1]]
 
 
-@pytest.mark.parametrize("full", range(3))
-def test_a_part_of_a_broadcast_needs_room_in_its_own_slot(full):
-    slots, dispatcher = three(max_queue=1)
-    slots[full].queue = ["full"]
-    for slot in slots:
-        if slot is slots[full]:
-            with pytest.raises(PoolBusyError):
-                accept(dispatcher, key=OnlySlot(full))
-        else:
-            assert accept(dispatcher, key=OnlySlot(slot.index)) is slot
-
-
 def test_a_broadcast_may_be_unlimited():
     slots, dispatcher = three()
     fill(slots, 9, 9, 9)
     assert dispatcher.slots_for_broadcast(TARGETS[0]) == [0, 1, 2]
-
-
-def test_what_waits_in_the_pool_has_no_worker_to_be_told_anything():
-    _, dispatcher = three()
-    assert accept(dispatcher).tell(None, b"") is None
 
 
 def test_what_waits_to_move_may_leave():
@@ -890,14 +869,17 @@ def test_a_pool_that_nobody_can_serve_is_not_busy():
         accept(dispatcher)
 
 
-def test_of_many_that_leave_their_slot_parts_of_a_broadcast_have_no_key():
-    slots, dispatcher = three()
-    first, other = Request(0, 0, key="user"), Request(1, 0, key="other")
-    for request in (first, other):
-        dispatcher.accept(request)
-    part = Request(2, 0, key=OnlySlot(slots[0].index))
-    assert dispatcher.unplace_all([first, part, other]) == []
-    assert len(dispatcher._keys) == 0
+def test_what_waits_for_a_key_waits_for_all_that_leave_and_have_it():
+    _, dispatcher = three()
+    first, second, third = (Request(number, 0, "user") for number in range(3))
+    dispatcher.accept(first)
+    dispatcher.accept(second)
+    dispatcher.remove(first.place)
+    dispatcher.accept(third)
+    dispatcher.release_all([first])
+    assert not dispatcher.has_displaced
+    dispatcher.release_all([second])
+    assert dispatcher.has_displaced
 
 
 def test_of_many_that_leave_their_slot_those_that_waited_for_them_follow():
@@ -907,4 +889,7 @@ def test_of_many_that_leave_their_slot_those_that_waited_for_them_follow():
     dispatcher.accept(second)
     dispatcher.remove(first.place)
     dispatcher.accept(third)
-    assert dispatcher.unplace_all([first, second]) == [third]
+    dispatcher.release_all([first, second])
+    assert dispatcher.has_displaced
+    assert told(dispatcher) == []
+    assert third.place is not dispatcher

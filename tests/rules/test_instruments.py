@@ -78,7 +78,14 @@ def test_hooks_that_are_only_inherited_are_not_called():
 
     instruments = Instruments.checked([OnlyOne()])
     assert {name for name, hooks in instruments._hooks.items() if hooks} == {"worker_ready"}
-    assert Instruments.checked([]) is None
+    assert instruments.are_there
+
+
+def test_where_there_are_none_the_hooks_do_nothing():
+    instruments = Instruments.checked([])
+    assert not instruments.are_there
+    assert instruments.worker_ready(1, 2, 3) is None
+    assert instruments.worker_ready.__func__ is Instrument.worker_ready
 
 
 class Async:

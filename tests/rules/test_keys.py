@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from odd_keys import Changing, Incomparable, NotShown, Undecided
 
 from trio_dirty._rules import keys
-from trio_dirty._rules.keys import Key, Keys, OnlySlot, key_of
+from trio_dirty._rules.keys import Key, Keys, key_of
 from trio_dirty._rules.routing import _mixed, highest_random_weight
 
 any_keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
@@ -145,10 +145,6 @@ def test_the_place_of_a_key_is_heard_before_what_was_chosen():
     found.end(0, "key")
     assert not found.has(0, "key")
     assert found.choose(0, "key", [3]) == 3
-
-
-def test_a_slot_as_a_key_is_equal_to_itself_only():
-    assert OnlySlot(1) == OnlySlot(1) != OnlySlot(2)
 
 
 def test_what_stands_for_a_key():

@@ -53,7 +53,7 @@ def test_options_are_kept():
 
 
 def test_instruments_are_kept():
-    assert checked(instruments=[]).instruments is None
+    assert not checked(instruments=[]).instruments.are_there
     instrument = Instrument()
     assert isinstance(checked(instruments=[instrument]).instruments, Instruments)
     with pytest.raises(TypeError, match=whole("instruments must be a list of instruments, was 17")):
