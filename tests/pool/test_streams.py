@@ -336,13 +336,14 @@ async def test_a_stream_waits_its_turn(pool: Pool, tmp_path: Path) -> None:
 
 
 async def test_nothing_is_sent_ahead_behind_a_stream(pool: Pool) -> None:
-    backlog = pool._supervisor.slots[0].backlog
+    (slot,) = pool._supervisor.slots.all
     async with trio.open_nursery() as nursery:
         async with pool.stream(Control.numbers, 5_000) as chunks:
             assert await chunks.receive() == 0
             behind = [Calling.begin(nursery, pool.run_sync, Control.echo, n) for n in range(5)]
             await trio.testing.wait_all_tasks_blocked()
-            assert repr(backlog) == "<Backlog: 0 arrived, 5 queued, 1 sent>"
+            assert len(slot.queue) == 5
+            assert len(slot.current.ledger.entries) == 1
             statistics = pool.statistics()
             assert (statistics.queued, statistics.running) == (5, 1)
             assert len([chunk async for chunk in chunks]) == 4_999
