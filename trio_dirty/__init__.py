@@ -98,13 +98,13 @@ if TYPE_CHECKING:
     from ._pool.opening import open_pool as open_pool
     from ._pool.pool import Pool as Pool
     from ._pool.streams import ChunkChannel as ChunkChannel, StreamManager as StreamManager
-    from ._rules.durations import Percentiles as Percentiles
     from ._rules.instruments import Instrument as Instrument, Outcome as Outcome
     from ._rules.limits import OnCancel as OnCancel
     from ._rules.options import Routing as Routing
     from ._rules.statistics import (
         AppStatistics as AppStatistics,
         Cause as Cause,
+        Percentiles as Percentiles,
         PoolStatistics as PoolStatistics,
         WorkerStatistics as WorkerStatistics,
     )
@@ -152,7 +152,7 @@ _HOMES = {
     "NoWorkersAvailableError": "_common.errors",
     "OnCancel": "_rules.limits",
     "Outcome": "_rules.instruments",
-    "Percentiles": "_rules.durations",
+    "Percentiles": "_rules.statistics",
     "Pool": "_pool.pool",
     "PoolBusyError": "_common.errors",
     "PoolStatistics": "_rules.statistics",

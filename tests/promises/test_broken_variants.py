@@ -33,11 +33,10 @@ from trio_dirty._pool.worker import Incarnation
 from trio_dirty._rules import dispatcher
 from trio_dirty._rules.deadlines import Order, Oversight
 from trio_dirty._rules.dispatcher import Dispatcher
-from trio_dirty._rules.durations import Durations
-from trio_dirty._rules.keys import Key, Keys
 from trio_dirty._rules.ledger import Ledger, Window
 from trio_dirty._rules.recycling import Backoff
-from trio_dirty._rules.routing import Rotation
+from trio_dirty._rules.routing import Key, Keys, Rotation
+from trio_dirty._rules.statistics import Durations
 from trio_dirty.testing import SimEngine, SimWorker
 
 HANG = None

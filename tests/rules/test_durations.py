@@ -9,8 +9,8 @@ import pytest
 from fastdigest import TDigest
 from hypothesis import example, given, strategies as st
 
-from trio_dirty._rules import durations
-from trio_dirty._rules.durations import CENTROIDS, PENDING_LIMIT, Durations, Percentiles
+from trio_dirty._rules import statistics
+from trio_dirty._rules.statistics import CENTROIDS, PENDING_LIMIT, Durations, Percentiles
 
 seconds = st.integers(0, 10**12).map(lambda microseconds: microseconds / 1e6)
 
@@ -103,7 +103,7 @@ def test_durations_are_digested_by_the_hundreds(monkeypatch):
         def batch_update(self, seconds):
             self.batches.append(list(seconds))
 
-    monkeypatch.setattr(durations, "TDigest", Digest)
+    monkeypatch.setattr(statistics, "TDigest", Digest)
     taken = Durations()
     for number in range(3 * PENDING_LIMIT - 1):
         taken.add(7, number, -number)
@@ -120,7 +120,7 @@ def test_a_summary_takes_constant_memory(monkeypatch):
         made.append(centroids)
         return TDigest(centroids)
 
-    monkeypatch.setattr(durations, "TDigest", digest)
+    monkeypatch.setattr(statistics, "TDigest", digest)
     summary_of([], [(1.0, 2.0)])
     assert set(made) == {CENTROIDS}
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 from odd_keys import Changing, Incomparable, NotShown, Undecided
 
-from trio_dirty._rules import keys
-from trio_dirty._rules.keys import Key, Keys, key_of
-from trio_dirty._rules.routing import _mixed, highest_random_weight
+from trio_dirty._rules import routing
+from trio_dirty._rules.routing import Key, Keys, _mixed, highest_random_weight, key_of
 
 any_keys = st.one_of(st.integers(), st.text(), st.tuples(st.integers(), st.text()))
 slots = st.lists(st.integers(0, 200), min_size=1, max_size=12, unique=True)
@@ -121,7 +120,7 @@ def test_of_each_app_its_own_choice_is_remembered():
 
 
 def test_only_so_many_choices_are_remembered(monkeypatch):
-    monkeypatch.setattr(keys, "CHOICES_LIMIT", 3)
+    monkeypatch.setattr(routing, "CHOICES_LIMIT", 3)
     found, several = Keys(), Slots(range(9))
     for key in range(3):
         found.choose(None, key, several)

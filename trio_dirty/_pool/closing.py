@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._rules.displaced import Displaced
+from .._rules.queue import Displaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

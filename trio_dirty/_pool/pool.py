@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, final, o
 
 import trio
 
-from .._rules.keys import key_of
 from .._rules.limits import Limits, count
+from .._rules.routing import key_of
 from .._rules.targets import given_for_self, one_by_one
 from .broadcast import Broadcast, Part
 from .calls import Call, let_go

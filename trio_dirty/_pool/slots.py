@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._rules.allocation import allocate
 from .._rules.dispatcher import Dispatcher
-from .._rules.durations import Durations
-from .._rules.statistics import AppStatistics, PoolStatistics
+from .._rules.statistics import AppStatistics, Durations, PoolStatistics
 from .replacement import Inquiry, Replacement
 from .slot import Slot
 from .waiting import Waiters

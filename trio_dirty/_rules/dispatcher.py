@@ -10,10 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from .._common.errors import NoWorkersAvailableError, PoolBusyError
-from .displaced import Displaced
-from .keys import Keys
+from .queue import Displaced
 from .request import Place, Request
-from .routing import Loads, Rotation, fair_share, number
+from .routing import Keys, Loads, Rotation, fair_share, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
