@@ -4,7 +4,9 @@ The map of the house. Imports run from each wing to those above it on this page,
 
 _common/: what the pool and its workers have in common; no trio.
     wire         frames in both directions, as bytes
-    pickling     objects to segments and back
+    pickling     objects to segments
+    pieces       long values pickled piece by piece
+    segments     segments back to objects
     credit       how far a stream may run ahead of its reader
     errors       the exceptions, and how a worker's traceback travels with one
     app          the base class of apps, and what a class needs to be one

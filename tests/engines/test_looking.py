@@ -89,14 +89,14 @@ def test_what_can_be_received_is_unread():
 
 def test_a_large_reply_that_a_thread_has_received_whole_is_about_to_be_returned():
     with frames() as (_, socket_of_pool):
-        socket_of_pool._reader = SimpleNamespace(left=0)
+        socket_of_pool._reader = SimpleNamespace(remaining=0)
         assert [socket_of_pool.unread() for _ in range(3)] == [True] * 3
 
 
 def test_a_large_reply_whose_rest_does_not_come_is_not():
     """It takes two looks: at the first, the thread may have received and not counted yet."""
     with frames() as (_, socket_of_pool):
-        reader = socket_of_pool._reader = SimpleNamespace(left=500)
+        reader = socket_of_pool._reader = SimpleNamespace(remaining=500)
         assert [socket_of_pool.unread() for _ in range(3)] == [True, False, False]
-        reader.left = 400
+        reader.remaining = 400
         assert [socket_of_pool.unread() for _ in range(2)] == [True, False]

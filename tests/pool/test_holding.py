@@ -16,7 +16,7 @@ from apps_payloads import Payloads
 from scripts.harness import PATIENCE
 
 from trio_dirty import open_pool
-from trio_dirty._common.pickling import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
+from trio_dirty._common.pieces import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
 from trio_dirty._common.wire import SMALL_LIMIT
 from trio_dirty._engines import threads
 from trio_dirty._worker.outcomes import Outbox

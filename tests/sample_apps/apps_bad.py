@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import trio_dirty
-from trio_dirty._common import pickling
+from trio_dirty._common import segments
 from trio_dirty._worker import serve
 
 
@@ -182,10 +182,10 @@ class Bad(trio_dirty.App):
             raise MemoryError(where)
 
         if where == "argument":
-            vars(pickling)["bytearray"] = fail
+            vars(segments)["bytearray"] = fail
         elif where == "rest of the argument":
-            vars(pickling)["bytearray"] = fail
-            vars(pickling)["_WASTE"] = None
+            vars(segments)["bytearray"] = fail
+            vars(segments)["_WASTE"] = None
         else:
             serve.Outbox.error = fail  # type: ignore[method-assign]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._common import wire
 from .._common.errors import RemoteError, RemoteTraceback, qualified
-from .._common.pickling import SegmentsCutError
+from .._common.segments import SegmentsCutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

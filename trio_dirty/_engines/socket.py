@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from .._common import wire
-from .._common.pickling import SegmentReader, SegmentsCutError
+from .._common.segments import SegmentReader, SegmentsCutError
 from .._common.wire import HEADER
 from .contract import Chunks, Pong
 from .replies import chunk, reply
@@ -252,14 +252,14 @@ class FrameSocket:
             return True
         if self._reader is None:
             return False
-        left, self._left_before = self._left_before, self._reader.left
+        left, self._left_before = self._left_before, self._reader.remaining
         return left != self._left_before or not self._left_before
 
     def unreceived(self, number: int) -> int | None:
         """Return how many bytes of a large reply to a request are still to come; else None."""
         if self._reader is None or number != self._received_number:
             return None
-        return self._reader.left
+        return self._reader.remaining
 
     def _receive_in_thread(self, buffer: memoryview) -> int:
         sock = self._socket

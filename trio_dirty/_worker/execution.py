@@ -12,7 +12,7 @@ from time import perf_counter
 
 from .._common import wire
 from .._common.credit import CreditWindow
-from .._common.pickling import SegmentsCutError
+from .._common.segments import SegmentsCutError
 from .socket import LinkLost
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, TypeAlias
 
-    from .._common.pickling import SegmentReader
+    from .._common.segments import SegmentReader
     from .._common.wire import Segment
     from .apps import Apps
     from .lane import Lane

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .._common import wire
 from .._common.errors import TEXT_LIMIT, qualified, traceback_text
-from .._common.pickling import SLOW_TYPES, SegmentPickler, instead_of, is_slow
+from .._common.pickling import SegmentPickler
+from .._common.pieces import SLOW_TYPES, instead_of, is_slow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections import deque
 from time import perf_counter
 
 from .._common import wire
-from .._common.pickling import SegmentReader
+from .._common.segments import SegmentReader
 from .._common.wire import HEADER, INTERRUPT_SIGNAL
 from .lane import LOOK_SECONDS, Lane
 
@@ -174,7 +174,7 @@ class Link:
     def _receive(self) -> None:
         """Receive what is there, and act on all the frames that have arrived whole."""
         if self._segments is not None:
-            if self._segments.left:
+            if self._segments.remaining:
                 return
             self._segments = None
         start, view = self._start, self._view

@@ -22,7 +22,7 @@ from time import sleep
 from .._common import wire
 from .._common.context import current_lane
 from .._common.errors import RequestCancelled
-from .._common.pickling import SegmentReader, SegmentsCutError
+from .._common.segments import SegmentReader, SegmentsCutError
 from .._common.wire import CANCELLED
 from .execution import StreamExecution, answer
 from .lane import RAISED, Lane
@@ -213,7 +213,7 @@ class SharedLink(Link):
                 pieces = None
                 if self._segments is not None and request[2] is self._segments:
                     pieces = Pieces()
-                    request[2] = SegmentReader(b"", self._segments.left, pieces.receive_into)
+                    request[2] = SegmentReader(b"", self._segments.remaining, pieces.receive_into)
                 self._waiting[request[0]] = request
                 self._requests.put(request)
                 del request  # its arguments are the lane's
@@ -231,8 +231,8 @@ class SharedLink(Link):
         segments = self._segments
         assert segments is not None
         try:
-            while segments.left:
-                piece = bytearray(min(segments.left, PIECE_BYTES))
+            while segments.remaining:
+                piece = bytearray(min(segments.remaining, PIECE_BYTES))
                 segments.readinto(piece)
                 pieces.put(piece)
         except SegmentsCutError as error:

@@ -14,7 +14,7 @@ from .._common import wire
 from .._common.app import declared_workers
 from .._common.context import WorkerInfo, current_lane, current_worker
 from .._common.errors import AppLoadError, traceback_text
-from .._common.pickling import read_whole
+from .._common.segments import read_whole
 from .._common.wire import HEADER
 from .._engines.contract import Blueprint, Chunks, Engine, Exit, Pong, Worker
 from .._engines.nursery import open_service_nursery
