@@ -4,6 +4,7 @@ The map of the house. Imports run from each wing to those above it on this page,
 
 _common/: what the pool and its workers have in common; no trio.
     wire         frames in both directions, as bytes
+    frames       the reader of frames
     pickling     objects to segments
     pieces       long values pickled piece by piece
     segments     segments back to objects
