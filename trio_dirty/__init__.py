@@ -33,13 +33,16 @@ _rules/: decisions. Synchronous, without trio and without I/O; the property test
     instruments  what a pool reports while it works
 
 _worker/: runs inside a worker process; imports nothing that imports trio.
-    serve        boot the apps, execute requests in order, close
+    serve        boot the apps, execute requests, close
+    process      its streams, its signals, its tie to the life of the pool
+    loop         the loop of a lane: take up a request, execute it, answer it
+    request      what has been sent and not been taken up
     apps         the apps of a worker, and what may be called in it
     execution    the execution of one request
     lane         what is executed, and how it is interrupted
-    thread_lanes several lanes in one worker, each a thread
+    thread_lanes  several lanes in one worker, each a thread
     outcomes     results and exceptions as frames
-    socket       the worker's end of its socket, tied to the life of the pool
+    socket       the worker's end of its socket
 
 _engines/: what starts workers and carries frames to and from them.
     contract     what an engine and a worker must do

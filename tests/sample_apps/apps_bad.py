@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import trio_dirty
 from trio_dirty._common import segments
-from trio_dirty._worker import serve
+from trio_dirty._worker import loop
 
 
 def log(line: str) -> None:
@@ -187,7 +187,7 @@ class Bad(trio_dirty.App):
             vars(segments)["bytearray"] = fail
             vars(segments)["_WASTE"] = None
         else:
-            serve.Outbox.error = fail  # type: ignore[method-assign]
+            loop.OutcomeEncoder.error = fail  # type: ignore[method-assign]
 
     def close_descriptors(self) -> None:
         os.closerange(0, 1000)

@@ -26,10 +26,11 @@ from scripts.harness import PATIENCE, gone, until
 
 from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
 from trio_dirty._common import wire
+from trio_dirty._common.segments import SegmentReader
 from trio_dirty._common.wire import CANCELLED
 from trio_dirty._engines.contract import Chunks
 from trio_dirty._worker import thread_lanes
-from trio_dirty._worker.thread_lanes import SharedLink, ThreadLane
+from trio_dirty._worker.thread_lanes import SharedSocket, ThreadLane
 from trio_dirty.testing import Call, Plan, SimEngine, Turn
 
 THREADS = 3
@@ -460,11 +461,11 @@ async def test_leaving_the_block_leaves_nothing(end: str, go: Path) -> None:
 
 
 @contextmanager
-def read_link() -> Iterator[tuple[SharedLink, Callable[..., None]]]:
+def read_link() -> Iterator[tuple[SharedSocket, Callable[..., None]]]:
     """Have a link read, and be told that frames have been heeded."""
     ours, workers = socket.socketpair()
     lifeline, pool_end = os.pipe()
-    link = SharedLink(workers, lifeline)
+    link = SharedSocket(workers, lifeline)
     reading = threading.Thread(target=link.read, args=([lane := ThreadLane()],))
 
     def tell(*frames: bytes) -> None:
@@ -492,10 +493,10 @@ def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
         tell(wire.frame(wire.WITHDRAW, 4), wire.pair_frame(wire.CREDIT, 4, 1, 1))
         lane = ThreadLane()
         taken = [link.take_up(lane) for _ in range(3)]
-    assert [(request[0], request[1], request[4]) for request in taken if request] == [
-        (5, None, 0),
-        (6, b"target", CANCELLED),
-        (7, b"target", 0),
+    assert [(each.number, each.is_withdrawn, each.interrupt) for each in taken if each] == [
+        (5, True, 0),
+        (6, False, CANCELLED),
+        (7, False, 0),
     ]
 
 
@@ -509,8 +510,11 @@ def test_what_is_behind_a_large_request_is_read_before_that_is_unpickled() -> No
         for _ in range(2):
             request = link.take_up(ThreadLane())
             assert request is not None
-            assert request[2].load() == data
-        assert link.take_up(ThreadLane()) == [6, b"target", b"arguments", wire.REQUEST, 0]
+            assert isinstance(request.pickled, SegmentReader)
+            assert request.pickled.load() == data
+        request = link.take_up(ThreadLane())
+        assert request is not None
+        assert (request.number, request.target, request.pickled) == (6, b"target", b"arguments")
 
 
 def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
@@ -525,8 +529,9 @@ def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
         tell(*frames)
         request = link.take_up(ThreadLane())
         assert request is not None
+        assert isinstance(request.pickled, SegmentReader)
         with pytest.raises(MemoryError):
-            request[2].load()
+            request.pickled.load()
 
 
 @pytest.mark.parametrize("how", ["timed", "interrupted", "pinged"])

@@ -32,7 +32,7 @@ READY                               every app has booted
 FAILED    pickled text              an app could not boot; the worker exits
 CHUNK     pickled value             what the generator yielded
 RESULT    pickled value             what the action returned; of a stream, that it has ended
-ERROR     pickled failure           what the action raised: see `Outbox.error`
+ERROR     pickled failure           what the action raised: see `OutcomeEncoder.error`
 SKIPPED                             the request was withdrawn before it had begun
 CLOSED    pickled texts             tracebacks of ``close()`` methods; the worker exits
 DECLARED  pickled counts            what the apps say of their ``workers``
@@ -80,7 +80,7 @@ INTERRUPT_SIGNAL = signal.SIGURG
 """Ignored where no handler is installed: in a program that an action has started, and in a
 worker that has not come so far. (Go's runtime interrupts its threads by it for that reason.)"""
 
-EXIT_LINK_LOST = 74
+EXIT_CONNECTION_LOST = 74
 """The exit code of a worker that lost its socket (EX_IOERR of sysexits.h)."""
 
 EXIT_BROKE_DOWN = 70

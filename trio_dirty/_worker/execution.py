@@ -13,24 +13,22 @@ from time import perf_counter
 from .._common import wire
 from .._common.credit import CreditWindow
 from .._common.segments import SegmentsCutError
-from .socket import LinkLost
+from .socket import ConnectionLost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any, TypeAlias
+    from typing import Any
 
-    from .._common.segments import SegmentReader
     from .._common.wire import Segment
     from .apps import Apps
     from .lane import Lane
-    from .outcomes import Outbox
-
-    Pickled: TypeAlias = bytes | SegmentReader
+    from .outcomes import OutcomeEncoder
+    from .request import Pickled
 
 
 def answer(
-    lane: Lane, apps: Apps, outbox: Outbox, number: int, target: bytes, pickled: Pickled
+    lane: Lane, apps: Apps, encoder: OutcomeEncoder, number: int, target: bytes, pickled: Pickled
 ) -> Sequence[Segment]:
     """Execute one request; return the frames of its outcome."""
     began = perf_counter()
@@ -40,32 +38,38 @@ def answer(
         lane.armed = False
         if type(value) in CONSUMED:
             raise refusal(value)
-    except LinkLost:
+    except ConnectionLost:
         raise
     except SegmentsCutError as error:
-        raise LinkLost from error
+        raise ConnectionLost from error
     except BaseException as error:
         lane.armed = False
-        return outbox.error(error, number, perf_counter() - began)
-    return outbox.result(value, number, perf_counter() - began)
+        return encoder.error(error, number, perf_counter() - began)
+    return encoder.result(value, number, perf_counter() - began)
 
 
 class StreamExecution:
     """The execution of a request whose results come one by one: step after step.
 
-    To be stepped while ``lane.window`` is open, and closed once ``lane.left`` is true.
+    To be stepped while ``lane.window`` is open, and closed once ``lane.abandoned`` is true.
 
     Attributes:
         ended: whether the last frames have been returned.
     """
 
     def __init__(
-        self, lane: Lane, apps: Apps, outbox: Outbox, number: int, target: bytes, pickled: Pickled
+        self,
+        lane: Lane,
+        apps: Apps,
+        encoder: OutcomeEncoder,
+        number: int,
+        target: bytes,
+        pickled: Pickled,
     ) -> None:
         self._lane = lane
         lane.window = CreditWindow()
         self._apps = apps
-        self._outbox = outbox
+        self._encoder = encoder
         self._number = number
         self._call: tuple[bytes, Pickled] | None = (target, pickled)
         self._iterator: Iterator[Any] | None = None
@@ -84,28 +88,28 @@ class StreamExecution:
                 except StopIteration as error:  # which ends nothing that has not begun
                     lane.armed = False
                     self.ended = True
-                    return self._outbox.error(error, self._number, self._since(began))
+                    return self._encoder.error(error, self._number, self._since(began))
             value = lane.run(next, (self._iterator,), {})
             lane.armed = False
-        except LinkLost:
+        except ConnectionLost:
             raise
         except SegmentsCutError as error:
-            raise LinkLost from error
+            raise ConnectionLost from error
         except StopIteration:
             lane.armed = False
             self.ended = True
-            return self._outbox.result(None, self._number, self._since(began))
+            return self._encoder.result(None, self._number, self._since(began))
         except BaseException as error:
             lane.armed = False
             self.ended = True
             # One that was interrupted on the way into its step has not heard of it.
             with contextlib.suppress(BaseException):
                 self._close_iterator()
-            return self._outbox.error(error, self._number, self._since(began))
+            return self._encoder.error(error, self._number, self._since(began))
         try:
-            segments = self._outbox.dump(value)
+            segments = self._encoder.dump(value)
         except BaseException as error:
-            frames = self._outbox.not_pickled("a chunk", value, error, self._number, 0.0)
+            frames = self._encoder.not_pickled("a chunk", value, error, self._number, 0.0)
             self.close()
             return frames
         frames = wire.value_frames(wire.CHUNK, self._number, segments)
@@ -135,8 +139,8 @@ class StreamExecution:
         try:
             self._close_iterator()
         except BaseException as error:
-            return self._outbox.error(error, self._number, self._since(began))
-        return self._outbox.result(None, self._number, self._since(began))
+            return self._encoder.error(error, self._number, self._since(began))
+        return self._encoder.result(None, self._number, self._since(began))
 
     def _close_iterator(self) -> None:
         close = getattr(self._iterator, "close", None)

@@ -17,7 +17,7 @@ FOLLOWS = True
 """Stands in a failure for the exception, which is pickled behind it."""
 
 
-class Outbox:
+class OutcomeEncoder:
     """Turns outcomes into the frames that report them."""
 
     def __init__(self) -> None:

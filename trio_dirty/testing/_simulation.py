@@ -14,8 +14,8 @@ from .._common import wire
 from .._common.app import declared_workers
 from .._common.context import WorkerInfo, current_lane, current_worker
 from .._common.errors import AppLoadError, traceback_text
+from .._common.frames import read_frames
 from .._common.segments import read_whole
-from .._common.wire import HEADER
 from .._engines.contract import Blueprint, Chunks, Engine, Exit, Pong, Worker
 from .._engines.nursery import open_service_nursery
 from .._engines.processes import log_closing
@@ -23,7 +23,8 @@ from .._engines.replies import chunk, reply
 from .._worker.apps import Apps, load
 from .._worker.execution import StreamExecution, answer
 from .._worker.lane import Lane
-from .._worker.outcomes import Outbox
+from .._worker.outcomes import OutcomeEncoder
+from .._worker.request import Request
 from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class SimWorker(Worker):
         self._boot_error: str | None = None
         self.is_ready: bool = False
         self._closing = False
-        self._inbox: deque[tuple[int, bytes | None, bytes, int]] = deque()
+        self._inbox: deque[Request] = deque()
         self._replies: list[Answer] = []
         self._lanes = [SimLane() for _ in range(blueprint.lanes)]
         self._held: trio.Event | None = None
@@ -200,39 +201,22 @@ class SimWorker(Worker):
 
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
         """Put the frames into the worker's inbox."""
-        data = memoryview(b"".join(frames))
-        while data and self._exit is None:
-            length, kind, target_length, _, number = HEADER.unpack_from(data)
-            body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
+        if self._exit is not None:
+            return ()
+        for kind, number, seconds, target, body in read_frames(b"".join(frames)):
             if kind == wire.CLOSE:
                 self._closing = True
             elif kind == wire.PING:
                 self._pinged = number
-            elif kind == wire.CREDIT:
-                for lane in self._executing(number):
-                    lane.window.give_back(*wire.pair(body))
-            elif kind == wire.INTERRUPT:
-                for lane in self._executing(number):
-                    lane.interrupt(*wire.pair(body))
-            elif kind == wire.WITHDRAW:
-                for lane in self._executing(number):
-                    lane.left = True
-                self._inbox = deque(
-                    (other, None if other == number else target, pickled, kind)
-                    for other, target, pickled, kind in self._inbox
-                )
+            elif kind <= wire.STREAM:
+                self._inbox.append(Request(kind, number, target, body, seconds))
             else:
-                pickled = body[target_length:]
-                if kind & wire.LARGE:
-                    size = wire.large_size(body)
-                    pickled, data = data[:size], data[size:]
-                target = bytes(body[:target_length])
-                self._inbox.append((number, target, bytes(pickled), kind))
+                told: list[Lane | Request] = [*self._lanes, *self._inbox]
+                for each in told:
+                    if each.number == number:
+                        each.obey(kind, body)
         self._changed.unpark_all()
         return ()
-
-    def _executing(self, number: int) -> list[SimLane]:
-        return [lane for lane in self._lanes if lane.number == number]
 
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies."""
@@ -336,7 +320,7 @@ class SimWorker(Worker):
 
     async def _execute_requests(self, apps: Apps, lane: SimLane) -> None:
         current_lane.set(lane)
-        outbox = Outbox()
+        encoder = OutcomeEncoder()
         while True:
             await self._not_stalled()
             if self._pinged:
@@ -348,40 +332,41 @@ class SimWorker(Worker):
                     return
                 await self._changed.park()
                 continue
-            number, target, arguments, kind = self._inbox.popleft()
+            request = self._inbox.popleft()
+            number, target, pickled = request.number, request.target, request.pickled
             lane.begin(number)
-            if target is None:
+            if request.is_withdrawn:
                 self._report([wire.frame(wire.SKIPPED, number)])
                 continue
-            turn = self._turn(target, arguments)
+            assert isinstance(pickled, bytes)
+            turn = self._turn(target, pickled)
             self._memory += turn.memory
-            pickled = read_whole(arguments) if kind & wire.LARGE else arguments
-            if kind & ~wire.LARGE == wire.REQUEST:
-                frames = answer(lane, apps, outbox, number, target, pickled)
+            if request.kind == wire.REQUEST:
+                frames = answer(lane, apps, encoder, number, target, pickled)
                 seconds, began = turn.seconds, trio.current_time()
                 interrupt = await self._last(lane, turn)
                 if interrupt is not None:
                     seconds = min(seconds, trio.current_time() - began)
-                    frames = outbox.error(interrupt, number, seconds)
+                    frames = encoder.error(interrupt, number, seconds)
                 await self._not_stalled()
                 if interrupt is None:
                     await self._die_as_planned(turn)
                 self._report(frames, seconds)
             else:
-                execution = StreamExecution(lane, apps, outbox, number, target, pickled)
-                await self._stream(lane, execution, turn, outbox, number)
+                execution = StreamExecution(lane, apps, encoder, number, target, pickled)
+                await self._stream(lane, execution, turn, encoder, number)
 
     async def _stream(
         self,
         lane: SimLane,
         execution: StreamExecution,
         turn: Turn,
-        outbox: Outbox,
+        encoder: OutcomeEncoder,
         number: int,
     ) -> None:
         seconds = 0.0
         while not execution.ended:
-            if lane.left:
+            if lane.abandoned:
                 frames = execution.close()
             elif lane.window.is_open:
                 began = trio.current_time()
@@ -395,7 +380,7 @@ class SimWorker(Worker):
                     frames = execution.step()
                 else:
                     execution.close()
-                    frames = outbox.error(interrupt, number, seconds)
+                    frames = encoder.error(interrupt, number, seconds)
             else:
                 await self._changed.park()
                 continue
@@ -429,17 +414,12 @@ class SimWorker(Worker):
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _report(self, frames: Sequence[Segment], seconds: float = 0.0) -> None:
-        data = memoryview(b"".join(frames))
-        length, kind, _, _, number = HEADER.unpack_from(data)
-        body = data[HEADER.size : HEADER.size + length]
-        if kind & wire.LARGE:
-            body = data[HEADER.size + length :]
-        kind &= ~wire.LARGE
-        load = read_whole(bytes(body)).load_next
-        if kind == wire.CHUNK:
-            self._replies.append(Chunks(number, [(chunk(load), len(body))]))
-        else:
-            self._replies.append(reply(kind, number, seconds, load))
+        for kind, number, _, _, body in read_frames(b"".join(frames)):
+            load = read_whole(body).load_next
+            if kind == wire.CHUNK:
+                self._replies.append(Chunks(number, [(chunk(load), len(body))]))
+            else:
+                self._replies.append(reply(kind, number, seconds, load))
         self._changed.unpark_all()
 
     def _turn(self, target: bytes, pickled: bytes) -> Turn:
@@ -455,7 +435,7 @@ class SimWorker(Worker):
         try:
             meant = pickle.loads(target)
             app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
-            args, kwargs = read_whole(pickled).load()
+            args, kwargs = pickle.loads(pickled)
         except BaseException:
             return None
         return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
