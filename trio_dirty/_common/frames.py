@@ -55,7 +55,7 @@ class FrameReader:
         further frames may have arrived behind these.
 
         Raises:
-            ValueError: the announced length is too large. The connection is of no more use.
+            ValueError: a frame is too long. The connection cannot be used any more.
         """
         at, end = self._start, self._end + count
         data: Any = self._view

@@ -1,6 +1,6 @@
 """The execution of one request in a worker. Imports nothing of trio, and does no I/O.
 
-Whoever has it executed, a process or a simulated worker, sends the frames that it returns.
+Worker processes and simulated workers use it; they send the frames that it returns.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def answer(
 
 
 class StreamExecution:
-    """The execution of a request whose results come one by one: step after step.
+    """The execution of a request whose results are sent one by one.
 
-    To be stepped while ``lane.window`` is open, and closed once ``lane.abandoned`` is true.
+    Call `step` while ``lane.window`` is open, and `close` once ``lane.abandoned`` is true.
 
     Attributes:
         ended: whether the last frames have been returned.
@@ -73,19 +73,19 @@ class StreamExecution:
         self._number = number
         self._call: tuple[bytes, Pickled] | None = (target, pickled)
         self._iterator: Iterator[Any] | None = None
-        # Of the steps. The time that they wait for the reader does not count.
+        # The time of the steps, without that of waiting for the reader.
         self._seconds = 0.0
         self.ended = False
 
     def step(self) -> Sequence[Segment]:
-        """Run the generator to its next ``yield``; return the frames of what came of it."""
+        """Run the generator to its next ``yield`` or its end; return the frames that report it."""
         lane = self._lane
         began = perf_counter()
         try:
             if self._call is not None:
                 try:
                     self._start(*self._call)
-                except StopIteration as error:  # which ends nothing that has not begun
+                except StopIteration as error:  # raised by the action: no end of its generator
                     lane.armed = False
                     self.ended = True
                     return self._encoder.error(error, self._number, self._since(began))
@@ -102,7 +102,7 @@ class StreamExecution:
         except BaseException as error:
             lane.armed = False
             self.ended = True
-            # One that was interrupted on the way into its step has not heard of it.
+            # An interrupt at the beginning of a step is raised outside the generator.
             with contextlib.suppress(BaseException):
                 self._close_iterator()
             return self._encoder.error(error, self._number, self._since(began))
@@ -130,9 +130,9 @@ class StreamExecution:
         self._iterator = value
 
     def close(self) -> Sequence[Segment]:
-        """Close the generator, whose reader has left; return the frames that say so.
+        """Close the generator, whose reader has left; return the frames that report it.
 
-        Nothing is raised in what it does at its end, but by itself.
+        What it does at its end is not interrupted.
         """
         self.ended = True
         began = perf_counter()
@@ -152,11 +152,11 @@ class StreamExecution:
 
 
 CONSUMED = frozenset((types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType))
-"""Results that only exist as long as somebody consumes them."""
+"""Results that have to be consumed in the worker."""
 
 
 def refusal(value: Any) -> TypeError:
-    """Return the error for such a result of a request that wants one value."""
+    """Return the error for such a result of a request for one value."""
     name = value.__qualname__
     if type(value) is types.GeneratorType:
         value.close()
@@ -170,7 +170,7 @@ def refusal(value: Any) -> TypeError:
 
 
 def no_stream(value: Any) -> TypeError:
-    """Return the error for a result that is no iterator, of a request that wants a stream."""
+    """Return the error for a result that is no iterator, of a request for a stream."""
     if type(value) in CONSUMED:
         return refusal(value)
     kind = type(value).__qualname__

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from .._common.wire import Segment
 
 FOLLOWS = True
-"""Stands in a failure for the exception, which is pickled behind it."""
+"""In place of the exception in a failure: the exception is pickled behind the failure."""
 
 
 class OutcomeEncoder:
-    """Turns outcomes into the frames that report them."""
+    """Makes the frames that report outcomes. Not thread-safe."""
 
     def __init__(self) -> None:
         self.dump = SegmentPickler().dump
@@ -37,7 +37,7 @@ class OutcomeEncoder:
         """Return the frames of a result, or of the failure to pickle it."""
         try:
             if type(value) in SLOW_TYPES and is_slow(value):
-                # So that the pool can take it in piece by piece.
+                # So that the pool can unpickle it piece by piece.
                 return self.report(wire.RESULT, instead_of(value, _not_needed), number, seconds)
             return wire.value_frames(wire.RESULT, number, self.dump(value), seconds)
         except BaseException as error:
@@ -54,9 +54,8 @@ class OutcomeEncoder:
     def error(self, error: BaseException, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of an exception that an action raised.
 
-        They say its text, its type's name, its traceback, and, pickled, the exception itself: that
-        travels only if it pickles, and if raising it in the caller's program is harmless. A
-        `SystemExit` would end it.
+        They hold its text, its type's name, its traceback, and the exception itself, pickled, if
+        it can be pickled and may be raised in the caller's program. A `SystemExit` would end that.
         """
         kind = qualified(type(error))
         try:
@@ -71,7 +70,7 @@ class OutcomeEncoder:
                 text += f" (it cannot be pickled: {type(cause).__name__})"
         failure = text, kind, traceback_text(error)
         if len(pickled) > 1:
-            # Behind the failure and not inside, so that what is large in it is not copied.
+            # Behind the failure and not in it, so that large data in it is not copied.
             segments = [*self.dump((*failure, FOLLOWS)), *pickled]
             return wire.large_frame(wire.ERROR, number, segments, seconds=seconds)
         alone = pickled[0] if pickled else None
@@ -79,7 +78,7 @@ class OutcomeEncoder:
 
 
 def _not_needed() -> None:
-    """For what is pickled where nothing else wants the interpreter lock, or can wait for it."""
+    """For pickling in a worker, where other threads may wait for the interpreter lock."""
 
 
 def _cut(text: str) -> str:

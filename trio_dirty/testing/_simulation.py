@@ -42,15 +42,15 @@ class SimEngine(Engine):
     """Starts simulated workers, on trio's clock and in this process, for one pool at a time.
 
     An action is executed at the moment at which it begins, and its result arrives after the
-    time that the plan gives it. Whatever it raises, `SystemExit` included, goes to its
-    caller and not through the test. An action that ends its process ends the test's:
-    plan a `Turn` with an exit code instead. A Ctrl-C that arrives in an app's code ends that
-    code only, so that an action that hangs can be ended; its caller gets a `RemoteError`.
+    time that the plan gives it. Its caller gets whatever it raises, even a `SystemExit`. An
+    action must not end its process, which is the test's: plan a `Turn` with an exit code
+    instead. A Ctrl-C in an app's code ends only that code, for instance an action that hangs;
+    its caller gets a `RemoteError`.
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
-        look_seconds: how often the pool looks after its workers, to notice those that are
-            stopped. Never, unless it is told: virtual hours of idleness would take real time.
+        look_seconds: how often the pool checks whether a worker is stopped. By default it
+            never does, since virtual hours without requests would take real time.
 
     Raises:
         TypeError: it is no plan.
@@ -61,7 +61,7 @@ class SimEngine(Engine):
         if not isinstance(plan, Plan | None):
             raise TypeError(f"plan must be a Plan, such as RandomPlan(seed=1), was {plan!r}")
         self._plan = Plan() if plan is None else plan
-        # In the order of their starts; where one takes over from another, both are there.
+        # In the order of their starts. While one takes over from another, both are there.
         self._workers: list[SimWorker] = []
 
     def now(self) -> float:
@@ -77,9 +77,9 @@ class SimEngine(Engine):
         return True
 
     def stall(self, slot: int) -> bool:
-        """Have the slot's present worker make no progress, as SIGSTOP does.
+        """Stop the slot's present worker, as SIGSTOP does.
 
-        It neither boots nor begins, answers or closes, until `resume` or its death.
+        It does not boot, begin, answer or close until `resume` or its death.
 
         Returns:
             Whether there was one alive.
@@ -91,7 +91,7 @@ class SimEngine(Engine):
         return True
 
     def resume(self, slot: int) -> bool:
-        """Let a stalled worker go on; return whether there was one alive."""
+        """Continue a stalled worker; return whether there was one."""
         worker = self._alive(slot)
         if worker is None or worker.stalled is None:
             return False
@@ -128,7 +128,7 @@ class SimLane(Lane):
     """What one lane of a simulated worker executes.
 
     Attributes:
-        lasting: while an action lasts: an interrupt ends that at once.
+        lasting: the scope of the time that an action takes; an interrupt cancels it.
     """
 
     lasting: trio.CancelScope | None = None
@@ -158,7 +158,7 @@ class SimWorker(Worker):
         self._pinged = 0
         self._was_stopped = False
         self._memory = 0
-        # The worker's tasks, and the one that receives, look again when something has changed.
+        # Where the worker's tasks and the pool's receiving task wait for any change.
         self._changed = trio.lowlevel.ParkingLot()
 
     # The pool's side
@@ -193,10 +193,10 @@ class SimWorker(Worker):
     unsent = 0
 
     async def send_rest(self, rest: Sequence[Segment]) -> None:
-        """There is no rest."""
+        """Do nothing: `send_nowait` sends all."""
 
     def unreceived(self, number: int) -> int | None:
-        """Answers arrive whole."""
+        """Return None: answers arrive whole."""
         return None
 
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
@@ -227,13 +227,13 @@ class SimWorker(Worker):
         return replies
 
     def interrupt(self) -> None:
-        """End what lasts, unless the worker is stopped: then when it goes on."""
+        """End the time of interrupted actions; of a stopped worker, when it is resumed."""
         for lane in self._lanes:
             if self.stalled is None and lane.lasting is not None and lane.interrupted:
                 lane.lasting.cancel()
 
     async def hold(self) -> None:
-        """Have it make no progress, besides what else stops it."""
+        """Stop the worker until `release`, independently of `stall`."""
         self._held = trio.Event()
         await trio.lowlevel.checkpoint()
 
@@ -242,17 +242,17 @@ class SimWorker(Worker):
         return bool(self._replies)
 
     def release(self) -> None:
-        """Let it go on."""
+        """End `hold`."""
         if self._held is not None:
             self._held.set()
             self._held = None
 
     def memory(self) -> int:
-        """Return what the plan has said."""
+        """Return the memory that the plan has given it."""
         return 0 if self._exit is not None else self._memory
 
     def stands_still(self, *, busy: bool) -> bool:
-        """Return whether it was stopped at the last look, and is."""
+        """Return whether it was stopped at the last call, and is now."""
         was_stopped, self._was_stopped = self._was_stopped, self.stalled is not None
         return was_stopped and self._was_stopped
 
@@ -277,7 +277,7 @@ class SimWorker(Worker):
             self.stalled = trio.Event()
 
     def resume(self) -> None:
-        """Let it go on, if it is stopped."""
+        """Continue the worker, if it is stopped."""
         if self.stalled is not None:
             self.stalled.set()
             self.stalled = None
@@ -388,7 +388,7 @@ class SimWorker(Worker):
             self._report(frames, seconds)
 
     async def _last(self, lane: SimLane, turn: Turn) -> BaseException | None:
-        """Let an action take its time; return what it was interrupted with, if it was."""
+        """Let an action take its time; return what interrupted it, or None."""
         if turn.stall:
             await trio.sleep(turn.stall)
         with trio.CancelScope() as lasting:
@@ -430,8 +430,8 @@ class SimWorker(Worker):
 
     @trio.lowlevel.enable_ki_protection
     def _call(self, target: bytes, pickled: bytes) -> Call | None:
-        """Return what the plan is shown; None if it does not unpickle: `answer` reports that."""
-        # A copy of its own: plans keep calls, and actions change their arguments.
+        """Return the call as the plan sees it; None if it does not unpickle (see `answer`)."""
+        # A copy: plans may keep calls, and actions may change their arguments.
         try:
             meant = pickle.loads(target)
             app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
