@@ -36,7 +36,6 @@ _worker/: runs inside a worker process; imports nothing that imports trio.
     serve        boot the apps, execute requests, close
     process      its streams, its signals, its tie to the life of the pool
     loop         the loop of a lane: take up a request, execute it, answer it
-    request      what has been sent and not been taken up
     apps         the apps of a worker, and what may be called in it
     execution    the execution of one request
     lane         what is executed, and how it is interrupted

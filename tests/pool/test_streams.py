@@ -1069,9 +1069,10 @@ def test_a_large_request_that_has_arrived_is_not_parsed_further() -> None:
         time.sleep(0.001)
         request = link.take_up(link.lane)
         assert request is not None
-        assert (request.number, request.target, request.kind) == (5, b"target", wire.REQUEST)
-        assert isinstance(request.pickled, SegmentReader)
-        assert request.pickled.read(100_000) == bytes(100_000)
+        kind, number, _, target, pickled = request
+        assert (kind, number, target) == (wire.REQUEST, 5, b"target")
+        assert isinstance(pickled, SegmentReader)
+        assert pickled.read(100_000) == bytes(100_000)
     finally:
         ours.close()
         link.close()

@@ -36,7 +36,7 @@ from trio_dirty._common.context import current_lane
 from trio_dirty._common.frames import read_frames
 from trio_dirty._common.wire import CANCELLED, INTERRUPT_SIGNAL, SOFT_TIMEOUT
 from trio_dirty._engines.processes import ProcessEngine
-from trio_dirty._worker import execution, lane, loop, outcomes, request as requests, socket as link
+from trio_dirty._worker import execution, lane, loop, outcomes, socket as link
 from trio_dirty._worker.execution import StreamExecution, answer
 from trio_dirty._worker.lane import Lane
 from trio_dirty._worker.loop import execute_requests
@@ -55,7 +55,7 @@ LEFT = 0
 
 MODULES = (
     *(frames, pickling, segments, wire),
-    *(execution, lane, link, loop, outcomes, requests),
+    *(execution, lane, link, loop, outcomes),
 )
 
 WATCHED: set[CodeType] = set()
@@ -80,11 +80,7 @@ class SignalAt:
 
     def __enter__(self) -> SignalAt:
         if not WATCHED:
-            of_library = (
-                *(execution, frames, lane, link, loop),
-                *(outcomes, pickling, requests, segments, wire),
-            )
-            WATCHED.update(codes_of(*of_library, sys.modules[__name__]) - UNWATCHED)
+            WATCHED.update(codes_of(*MODULES, sys.modules[__name__]) - UNWATCHED)
         self._bytecode = BeforeEachBytecode(WATCHED, self._count)
         self._bytecode.__enter__()
         return self

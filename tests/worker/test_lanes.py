@@ -24,7 +24,7 @@ from apps_payloads import Slow
 from calling import Calling
 from scripts.harness import PATIENCE, gone, until
 
-from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
+from trio_dirty import Pool, RequestCancelled, RequestTimeoutError, WorkerCrashedError, open_pool
 from trio_dirty._common import wire
 from trio_dirty._common.segments import SegmentReader
 from trio_dirty._common.wire import CANCELLED
@@ -492,11 +492,15 @@ def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
         # Of one that is not there, or has been answered.
         tell(wire.frame(wire.WITHDRAW, 4), wire.pair_frame(wire.CREDIT, 4, 1, 1))
         lane = ThreadLane()
-        taken = [link.take_up(lane) for _ in range(3)]
-    assert [(each.number, each.is_withdrawn, each.interrupt) for each in taken if each] == [
-        (5, True, 0),
-        (6, False, CANCELLED),
-        (7, False, 0),
+        taken = []
+        while len(taken) < 3:
+            request = link.take_up(lane)
+            assert request is not None
+            taken.append((request[1], lane.abandoned, lane.take_interrupt()))
+    assert [(number, gone, type(error)) for number, gone, error in taken] == [
+        (5, True, type(None)),
+        (6, False, RequestCancelled),
+        (7, False, type(None)),
     ]
 
 
@@ -510,11 +514,10 @@ def test_what_is_behind_a_large_request_is_read_before_that_is_unpickled() -> No
         for _ in range(2):
             request = link.take_up(ThreadLane())
             assert request is not None
-            assert isinstance(request.pickled, SegmentReader)
-            assert request.pickled.load() == data
-        request = link.take_up(ThreadLane())
-        assert request is not None
-        assert (request.number, request.target, request.pickled) == (6, b"target", b"arguments")
+            assert isinstance(request[-1], SegmentReader)
+            assert request[-1].load() == data
+        expected = wire.REQUEST, 6, 0.0, b"target", b"arguments"
+        assert link.take_up(ThreadLane()) == expected
 
 
 def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
@@ -529,9 +532,9 @@ def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
         tell(*frames)
         request = link.take_up(ThreadLane())
         assert request is not None
-        assert isinstance(request.pickled, SegmentReader)
+        assert isinstance(request[-1], SegmentReader)
         with pytest.raises(MemoryError):
-            request.pickled.load()
+            request[-1].load()
 
 
 @pytest.mark.parametrize("how", ["timed", "interrupted", "pinged"])

@@ -18,13 +18,15 @@ from .socket import ConnectionLost
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
+    from .._common.segments import SegmentReader
     from .._common.wire import Segment
     from .apps import Apps
     from .lane import Lane
     from .outcomes import OutcomeEncoder
-    from .request import Pickled
+
+    Pickled: TypeAlias = bytes | SegmentReader
 
 
 def answer(

@@ -27,6 +27,9 @@ STALE_SECONDS = 50e-6
 """When the worker asks its socket for frames again. A frame takes about as long from the pool's
 decision to the worker, and asking costs 1 µs."""
 
+WITHDRAWN = max(CANCELLED, SOFT_TIMEOUT) + 1
+"""Beside the reasons of an interrupt: the request was withdrawn before it was taken up."""
+
 RAISED: dict[int, type[BaseException]] = {SOFT_TIMEOUT: SoftTimeout, CANCELLED: RequestCancelled}
 
 
@@ -64,13 +67,22 @@ class Lane:
         self._signalled = False
         self._is_pending = False
 
-    def begin(self, number: int, interrupt: int = 0) -> None:
-        """Take a request up; it is interrupted on entry if the pool has asked for that."""
+    def begin(self, number: int, told: int = 0) -> None:
+        """Take a request up.
+
+        Args:
+            number: the request's.
+            told: what the pool has said about it: a reason to interrupt it on entry, or
+                `WITHDRAWN`; 0: nothing.
+        """
         self.number = number
         self.abandoned = False
         self.steps = 0
-        self._interrupt = interrupt
-        if interrupt:
+        self._interrupt = 0
+        if told == WITHDRAWN:
+            self.abandoned = True
+        elif told:
+            self._interrupt = told
             self._is_pending = True
 
     def end(self) -> None:

@@ -29,10 +29,10 @@ def execute_requests(sock: WorkerSocket, lane: Lane, apps: Apps) -> None:
     """
     encoder = OutcomeEncoder()
     while (request := sock.take_up(lane)) is not None:
-        number, target, pickled = request.number, request.target, request.pickled
-        if request.is_withdrawn:
+        kind, number, _, target, pickled = request
+        if lane.abandoned:
             sock.send((wire.frame(wire.SKIPPED, number),))
-        elif request.kind == wire.REQUEST:
+        elif kind == wire.REQUEST:
             sock.send(answer(lane, apps, encoder, number, target, pickled))
         else:
             execution = StreamExecution(lane, apps, encoder, number, target, pickled)

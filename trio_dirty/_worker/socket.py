@@ -15,16 +15,19 @@ from .._common import wire
 from .._common.frames import FrameReader
 from .._common.segments import SegmentReader
 from .._common.wire import INTERRUPT_SIGNAL, LARGE, STREAM
-from .lane import STALE_SECONDS, Lane
+from .lane import STALE_SECONDS, WITHDRAWN, Lane
 from .process import die_with
-from .request import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Self
+    from typing import Any, Self, TypeAlias
 
     from .._common.wire import Segment
+
+    Request: TypeAlias = tuple[int, int, float, bytes, bytes | SegmentReader]
+    """A frame: kind, number, whether it may be interrupted, target and pickled arguments. Not a class
+    of its own: in a worker that has just slept, making an instance adds 1 µs to a round trip."""
 
 
 class ConnectionLost(BaseException):
@@ -47,6 +50,8 @@ class WorkerSocket:
         self._lifeline = lifeline
         self._frames = FrameReader()
         self._queue: deque[Request] = deque()
+        # What the pool has said of requests that wait: see `Lane.begin`.
+        self._told: dict[int, int] = {}
         self._orders: deque[tuple[int, Any]] = deque()
         self._closing = False
         # The segments of a large request, which are read when it is executed: until then nothing
@@ -136,9 +141,10 @@ class WorkerSocket:
                     return None
                 self.receive()
         request = queue.popleft()
-        if request.is_interruptible:
+        _, number, is_interruptible, _, _ = request
+        if is_interruptible:
             self.install_handler()
-        lane.begin(request.number, request.interrupt)
+        lane.begin(number, self._told.pop(number, 0) if self._told else 0)
         return request
 
     def refresh(self, lane: Lane) -> None:
@@ -178,9 +184,10 @@ class WorkerSocket:
             raise ConnectionLost("the pool has closed the connection")
         frames = reader.received(count)
         while frames:
-            for kind, number, seconds, target, body in frames:
+            for frame in frames:
+                kind, number, seconds, target, body = frame
                 if kind <= STREAM:
-                    self._queue.append(Request(kind, number, target, body, seconds))
+                    self._queue.append(frame)
                 elif kind < LARGE:
                     self._obey(kind, number, body)
                 else:
@@ -189,7 +196,7 @@ class WorkerSocket:
                     size = wire.large_size(body)
                     head = reader.take(size)
                     segments = SegmentReader(head, size, self._receive_segments)
-                    self._queue.append(Request(kind & ~LARGE, number, target, segments, seconds))
+                    self._queue.append((kind & ~LARGE, number, seconds, target, segments))
                     if len(head) < size:
                         self._segments = segments
             if kind < LARGE:
@@ -208,17 +215,20 @@ class WorkerSocket:
             self._obey_about(number, kind, body)
 
     def _obey_about(self, number: int, kind: int, body: bytes) -> None:
-        found = self._find(number)
-        if found is not None:  # else it has been answered
-            found.obey(kind, body)
+        lane = self._lane_of(number)
+        if lane is not None:
+            lane.obey(kind, body)
+        elif self._is_waiting(number):  # else it has been answered
+            reason = WITHDRAWN
+            if kind == wire.INTERRUPT:
+                reason, _ = wire.pair(body)
+            self._told[number] = max(reason, self._told.get(number, 0))
 
-    def _find(self, number: int) -> Lane | Request | None:
-        if number == self.lane.number:
-            return self.lane
-        for request in self._queue:
-            if request.number == number:
-                return request
-        return None
+    def _lane_of(self, number: int) -> Lane | None:
+        return self.lane if self.lane.number == number else None
+
+    def _is_waiting(self, number: int) -> bool:
+        return any(waiting == number for _, waiting, _, _, _ in self._queue)
 
     def _receive_segments(self, buffer: memoryview) -> int:
         try:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .._common.wire import Segment
     from .apps import Apps
-    from .request import Request
+    from .socket import Request
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -72,10 +72,10 @@ class ThreadLane(Lane):
         self._thread = get_ident()
         current_lane.set(self)
 
-    def begin(self, number: int, interrupt: int = 0) -> None:
-        """Take a request up; it is interrupted on entry if the pool has asked for that."""
+    def begin(self, number: int, told: int = 0) -> None:
+        """Take a request up; see `Lane.begin`."""
         self._step = 0
-        super().begin(number, interrupt)
+        super().begin(number, told)
         self._is_cancelled = False
         self._news.clear()
         self._credits.clear()
@@ -182,9 +182,9 @@ class SharedSocket(WorkerSocket):
         # While it is held, each request is in `_waiting` or with its lane.
         self._taking = Lock()
         self._lanes: Sequence[ThreadLane] = ()
-        # What waits for a lane: in order, and by number. None ends a lane.
+        # What waits for a lane, and the numbers of that. None ends a lane.
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
-        self._waiting: dict[int, Request] = {}
+        self._waiting: set[int] = set()
 
     def install_handler(self) -> None:
         """Do nothing: the main thread reads without signals."""
@@ -208,15 +208,14 @@ class SharedSocket(WorkerSocket):
         while not self._closing:
             self.receive()
             while self._queue:
-                request = self._queue.popleft()
+                kind, number, seconds, target, pickled = self._queue.popleft()
                 pieces = None
-                if self._segments is not None and request.pickled is self._segments:
+                if self._segments is not None and pickled is self._segments:
                     pieces = Pieces()
-                    size = self._segments.remaining
-                    request.pickled = SegmentReader(b"", size, pieces.receive_into)
-                self._waiting[request.number] = request
-                self._requests.put(request)
-                del request  # its arguments are the lane's
+                    pickled = SegmentReader(b"", self._segments.remaining, pieces.receive_into)
+                self._waiting.add(number)
+                self._requests.put((kind, number, seconds, target, pickled))
+                del pickled  # it is the lane's
                 if pieces is not None:
                     self._hand_over(pieces)
                     del pieces
@@ -242,13 +241,14 @@ class SharedSocket(WorkerSocket):
         with self._taking:
             super()._obey_about(number, kind, body)
 
-    def _find(self, number: int) -> Lane | Request | None:
-        if number in self._waiting:
-            return self._waiting[number]
+    def _lane_of(self, number: int) -> Lane | None:
         for lane in self._lanes:
             if lane.number == number:
                 return lane
-        return super()._find(number)  # it has come with this frame
+        return None
+
+    def _is_waiting(self, number: int) -> bool:
+        return number in self._waiting or super()._is_waiting(number)  # it has just come
 
     # The lanes' threads
 
@@ -259,8 +259,9 @@ class SharedSocket(WorkerSocket):
         request = self._requests.get()
         if request is not None:
             with self._taking:
-                del self._waiting[request.number]
-                lane.begin(request.number, request.interrupt)
+                _, number, _, _, _ = request
+                self._waiting.remove(number)
+                lane.begin(number, self._told.pop(number, 0))
         return request
 
     def refresh(self, lane: Lane) -> None:

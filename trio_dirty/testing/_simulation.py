@@ -22,14 +22,14 @@ from .._engines.processes import log_closing
 from .._engines.replies import chunk, reply
 from .._worker.apps import Apps, load
 from .._worker.execution import StreamExecution, answer
-from .._worker.lane import Lane
+from .._worker.lane import WITHDRAWN, Lane
 from .._worker.outcomes import OutcomeEncoder
-from .._worker.request import Request
 from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from .._common.frames import Frame
     from .._common.wire import Segment
     from .._engines.contract import Answer
     from .._rules.targets import AppPaths
@@ -151,7 +151,8 @@ class SimWorker(Worker):
         self._boot_error: str | None = None
         self.is_ready: bool = False
         self._closing = False
-        self._inbox: deque[Request] = deque()
+        self._inbox: deque[Frame] = deque()
+        self._withdrawn: set[int] = set()
         self._replies: list[Answer] = []
         self._lanes = [SimLane() for _ in range(blueprint.lanes)]
         self._held: trio.Event | None = None
@@ -209,12 +210,13 @@ class SimWorker(Worker):
             elif kind == wire.PING:
                 self._pinged = number
             elif kind <= wire.STREAM:
-                self._inbox.append(Request(kind, number, target, body, seconds))
+                self._inbox.append((kind, number, seconds, target, body))
             else:
-                told: list[Lane | Request] = [*self._lanes, *self._inbox]
-                for each in told:
-                    if each.number == number:
-                        each.obey(kind, body)
+                for lane in self._lanes:
+                    if lane.number == number:
+                        lane.obey(kind, body)
+                if kind == wire.WITHDRAW and any(number == other for _, other, *_ in self._inbox):
+                    self._withdrawn.add(number)
         self._changed.unpark_all()
         return ()
 
@@ -332,16 +334,15 @@ class SimWorker(Worker):
                     return
                 await self._changed.park()
                 continue
-            request = self._inbox.popleft()
-            number, target, pickled = request.number, request.target, request.pickled
-            lane.begin(number)
-            if request.is_withdrawn:
+            kind, number, _, target, pickled = self._inbox.popleft()
+            lane.begin(number, WITHDRAWN if number in self._withdrawn else 0)
+            self._withdrawn.discard(number)
+            if lane.abandoned:
                 self._report([wire.frame(wire.SKIPPED, number)])
                 continue
-            assert isinstance(pickled, bytes)
             turn = self._turn(target, pickled)
             self._memory += turn.memory
-            if request.kind == wire.REQUEST:
+            if kind == wire.REQUEST:
                 frames = answer(lane, apps, encoder, number, target, pickled)
                 seconds, began = turn.seconds, trio.current_time()
                 interrupt = await self._last(lane, turn)
