@@ -39,9 +39,10 @@ _worker/: runs inside a worker process; imports nothing that imports trio.
     apps         the apps of a worker, and what may be called in it
     execution    the execution of one request
     lane         what is executed, and how it is interrupted
-    thread_lanes  several lanes in one worker, each a thread
+    thread_lane  a lane in a thread of its own
     outcomes     results and exceptions as frames
     socket       the worker's end of its socket
+    shared_socket  the same, of a worker with several lanes, each a thread
 
 _engines/: what starts workers and carries frames to and from them.
     contract     what an engine and a worker must do

@@ -22,10 +22,10 @@ from bytecode import BeforeEachBytecode, codes_of
 
 from trio_dirty import RequestCancelled, SoftTimeout
 from trio_dirty._common.wire import CANCELLED, CHUNK, ERROR, HEADER, RESULT, SOFT_TIMEOUT
-from trio_dirty._worker import execution, thread_lanes
+from trio_dirty._worker import execution, thread_lane
 from trio_dirty._worker.execution import StreamExecution, answer
 from trio_dirty._worker.outcomes import OutcomeEncoder
-from trio_dirty._worker.thread_lanes import ThreadLane, TooLate
+from trio_dirty._worker.thread_lane import ThreadLane, TooLate
 
 POINTS = 100
 """How many bytecodes each test has at least."""
@@ -135,9 +135,9 @@ def at_every_bytecode(
         HITS.clear()
         lane = Lane()
         lane.thread = thread = Thread(lane.lane, at, delay, lambda: what(lane))
-        monkeypatch.setattr(thread_lanes, "raise_in", thread.raise_in)
-        monkeypatch.setattr(thread_lanes, "sleep", thread.go_on)
-        with BeforeEachBytecode(codes_of(execution, thread_lanes) | ACTIONS, thread.bytecode):
+        monkeypatch.setattr(thread_lane, "raise_in", thread.raise_in)
+        monkeypatch.setattr(thread_lane, "sleep", thread.go_on)
+        with BeforeEachBytecode(codes_of(execution, thread_lane) | ACTIONS, thread.bytecode):
             found = execute(lane)
         assert thread.pending is None, "something is still to come"
         assert not lane.lane._interrupting, "the main thread is still at it"

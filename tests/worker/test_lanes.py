@@ -29,8 +29,9 @@ from trio_dirty._common import wire
 from trio_dirty._common.segments import SegmentReader
 from trio_dirty._common.wire import CANCELLED
 from trio_dirty._engines.contract import Chunks
-from trio_dirty._worker import thread_lanes
-from trio_dirty._worker.thread_lanes import SharedSocket, ThreadLane
+from trio_dirty._worker import shared_socket
+from trio_dirty._worker.shared_socket import SharedSocket
+from trio_dirty._worker.thread_lane import ThreadLane
 from trio_dirty.testing import Call, Plan, SimEngine, Turn
 
 THREADS = 3
@@ -135,7 +136,8 @@ async def test_lanes_are_threads_of_one_worker(pool: Pool) -> None:
 async def test_with_one_lane_there_is_no_further_thread_and_no_ctypes() -> None:
     async with open_pool([Lanes], workers=1) as pool:
         assert await pool.run_sync(Lanes.thread_names) == ["MainThread"]
-        assert not await pool.run_sync(Lanes.has_loaded, "trio_dirty._worker.thread_lanes")
+        for module in ("shared_socket", "thread_lane"):
+            assert not await pool.run_sync(Lanes.has_loaded, f"trio_dirty._worker.{module}")
 
 
 async def test_an_exception_is_its_own_callers(pool: Pool) -> None:
@@ -526,7 +528,7 @@ def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
     def no_room(size: int) -> bytearray:
         raise MemoryError(size)
 
-    monkeypatch.setitem(vars(thread_lanes), "bytearray", no_room)
+    monkeypatch.setitem(vars(shared_socket), "bytearray", no_room)
     frames = wire.large_frame(wire.REQUEST, 5, [bytes(3_000_000)], target=b"target")
     with read_link() as (link, tell):
         tell(*frames)

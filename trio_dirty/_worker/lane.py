@@ -41,7 +41,8 @@ class Lane:
     """What one lane executes, and what the pool has said about it since it began.
 
     Args:
-        receive: takes in the frames that have arrived, without waiting.
+        receive_nowait: takes in the frames that have arrived.
+        receive: the same, but waits for some.
 
     Attributes:
         number: the request's; None between two.
@@ -49,12 +50,18 @@ class Lane:
         steps: how many chunks its generator has yielded.
         window: those of them that its reader has not taken.
         received_at: when frames were last received, or asked for.
+        wait_for_news: waits until the pool may have said something about the request.
         armed: whether an interrupt may be raised. Whoever calls `run` clears it, as the first
             thing afterwards, however `run` ends.
     """
 
-    def __init__(self, receive: Callable[[], object] = receive_nothing) -> None:
-        self._receive = receive
+    def __init__(
+        self,
+        receive_nowait: Callable[[], object] = receive_nothing,
+        receive: Callable[[], object] = receive_nothing,
+    ) -> None:
+        self._receive_nowait = receive_nowait
+        self.wait_for_news = receive
         self.number: int | None = None
         self.abandoned = False
         self.steps = 0
@@ -98,6 +105,11 @@ class Lane:
         return action(*args, **kwargs)
 
     # What the pool says about the request
+
+    def refresh(self) -> None:
+        """Take in what the pool has said, unless that was done a moment ago."""
+        if perf_counter() - self.received_at > STALE_SECONDS:
+            self._receive_nowait()
 
     def obey(self, kind: int, body: bytes) -> None:
         """Apply a WITHDRAW, INTERRUPT or CREDIT frame."""
@@ -156,7 +168,7 @@ class Lane:
             # Disarmed: a signal that comes while frames are read must not read them as well.
             self.armed = False
             self._signalled = False
-            self._receive()
+            self._receive_nowait()
             self._is_pending = False
             self.armed = True
             if not self._signalled:

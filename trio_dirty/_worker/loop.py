@@ -45,13 +45,13 @@ def execute_requests(sock: WorkerSocket, lane: Lane, apps: Apps) -> None:
 def send_stream(sock: WorkerSocket, lane: Lane, execution: StreamExecution) -> None:
     """Send what a generator yields, each chunk at once, as far ahead as the reader allows."""
     while not execution.ended:
-        sock.refresh(lane)
+        lane.refresh()
         if lane.abandoned:
             sock.send(execution.close())
         elif lane.window.is_open:
             sock.send(execution.step())
         else:
-            sock.wait_for_news(lane)
+            lane.wait_for_news()
 
 
 def exit_if_raises(sock: WorkerSocket, run: Callable[..., object], *args: object) -> None:

@@ -51,7 +51,7 @@ def serve(
         execute = partial(execute_requests, sock, sock.lane)
     else:
         # A worker with one lane does not import threads.
-        from .thread_lanes import SharedSocket, execute_in_threads
+        from .shared_socket import SharedSocket, execute_in_threads
 
         sock = shared = SharedSocket.connect(address, token)
         execute = partial(execute_in_threads, shared, lanes)

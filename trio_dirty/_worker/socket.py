@@ -15,7 +15,7 @@ from .._common import wire
 from .._common.frames import FrameReader
 from .._common.segments import SegmentReader
 from .._common.wire import INTERRUPT_SIGNAL, LARGE, STREAM
-from .lane import STALE_SECONDS, WITHDRAWN, Lane
+from .lane import WITHDRAWN, Lane
 from .process import die_with
 
 TYPE_CHECKING = False
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .._common.wire import Segment
 
     Request: TypeAlias = tuple[int, int, float, bytes, bytes | SegmentReader]
-    """A frame: kind, number, whether it may be interrupted, target and pickled arguments. Not a class
-    of its own: in a worker that has just slept, making an instance adds 1 µs to a round trip."""
+    """A frame: kind, number, whether it may be interrupted, target and pickled arguments. It is no
+    class: making an instance in a worker that has just slept adds 1 µs to a round trip."""
 
 
 class ConnectionLost(BaseException):
@@ -57,7 +57,7 @@ class WorkerSocket:
         # The segments of a large request, which are read when it is executed: until then nothing
         # behind them can be received.
         self._segments: SegmentReader | None = None
-        self.lane = Lane(self.receive_nowait)
+        self.lane = Lane(self.receive_nowait, self.receive)
         # A recv() that waits is also woken up whenever the pool reads a reply, since that makes
         # room to write; it costs the pool's recv() 15 µs. poll() is not.
         readable = select.poll()
@@ -134,7 +134,7 @@ class WorkerSocket:
         lane.end()
         queue = self._queue
         if queue:
-            self.refresh(lane)
+            lane.refresh()
         else:
             while not queue:
                 if self._closing:
@@ -146,15 +146,6 @@ class WorkerSocket:
             self.install_handler()
         lane.begin(number, self._told.pop(number, 0) if self._told else 0)
         return request
-
-    def refresh(self, lane: Lane) -> None:
-        """Take in what the pool has said of the lane's request, unless done a moment ago."""
-        if perf_counter() - lane.received_at > STALE_SECONDS:
-            self.receive_nowait()
-
-    def wait_for_news(self, lane: Lane) -> None:
-        """Wait until the pool may have said something of the lane's request."""
-        self.receive()
 
     # Receiving
 
@@ -218,10 +209,8 @@ class WorkerSocket:
         lane = self._lane_of(number)
         if lane is not None:
             lane.obey(kind, body)
-        elif self._is_waiting(number):  # else it has been answered
-            reason = WITHDRAWN
-            if kind == wire.INTERRUPT:
-                reason, _ = wire.pair(body)
+        elif kind != wire.CREDIT and self._is_waiting(number):  # else it has been answered
+            reason = WITHDRAWN if kind == wire.WITHDRAW else wire.pair(body)[0]
             self._told[number] = max(reason, self._told.get(number, 0))
 
     def _lane_of(self, number: int) -> Lane | None:
