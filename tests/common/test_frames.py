@@ -121,6 +121,11 @@ def test_what_is_moved_is_not_moved_over_frames_that_have_been_returned(copies, 
     assert len(reader.room) == MOST - len(rest)
 
 
+def test_bodies_are_copied_by_default():
+    [(*_, body)] = receive(FrameReader(), frame(wire.RESULT, 1, b"body"))
+    assert type(body) is bytes
+
+
 def test_a_buffer_that_has_been_read_is_used_from_its_beginning():
     reader = FrameReader()
     data = frame(wire.RESULT, 1, b"value")
