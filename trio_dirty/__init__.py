@@ -4,7 +4,10 @@ The map of the house. Imports run from each wing to those above it on this page,
 
 _common/: what the pool and its workers have in common; no trio.
     wire         frames in both directions, as bytes
-    pickling     objects to segments and back
+    frames       the reader of frames
+    pickling     objects to segments
+    pieces       long values pickled piece by piece
+    segments     segments back to objects
     credit       how far a stream may run ahead of its reader
     errors       the exceptions, and how a worker's traceback travels with one
     app          the base class of apps, and what a class needs to be one
@@ -30,13 +33,16 @@ _rules/: decisions. Synchronous, without trio and without I/O; the property test
     instruments  what a pool reports while it works
 
 _worker/: runs inside a worker process; imports nothing that imports trio.
-    serve        boot the apps, execute requests in order, close
+    serve        boot the apps, execute requests, close
+    process      its streams, its signals, its tie to the life of the pool
+    loop         the loop of a lane: take up a request, execute it, answer it
     apps         the apps of a worker, and what may be called in it
     execution    the execution of one request
     lane         what is executed, and how it is interrupted
-    thread_lanes several lanes in one worker, each a thread
+    thread_lane  a lane in a thread of its own
     outcomes     results and exceptions as frames
-    socket       the worker's end of its socket, tied to the life of the pool
+    socket       the worker's end of its socket
+    shared_socket  the same, of a worker with several lanes, each a thread
 
 _engines/: what starts workers and carries frames to and from them.
     contract     what an engine and a worker must do

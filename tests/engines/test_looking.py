@@ -1,4 +1,4 @@
-"""What is known of the other end of a socket, and when it is looked at."""
+"""What is known of the other end of a socket, and when it is received_at at."""
 
 import os
 import socket
@@ -12,14 +12,14 @@ from trio_dirty import RequestCancelled
 from trio_dirty._common import wire
 from trio_dirty._engines.socket import FrameSocket
 from trio_dirty._worker.lane import Lane
-from trio_dirty._worker.socket import Link
+from trio_dirty._worker.socket import WorkerSocket
 
 
 @contextmanager
 def linked():
     ours, theirs = socket.socketpair()
     lifeline, pool_end = os.pipe()
-    link = Link(theirs, lifeline)
+    link = WorkerSocket(theirs, lifeline)
     try:
         yield ours, link
     finally:
@@ -31,19 +31,19 @@ def linked():
 
 def test_a_look_that_finds_nothing_counts_as_one():
     with linked() as (_, link):
-        link.look()
-        looked = link.lane.looked
-        assert looked > 0
-        link.look()
-        assert link.lane.looked > looked
+        link.receive_nowait()
+        received_at = link.lane.received_at
+        assert received_at > 0
+        link.receive_nowait()
+        assert link.lane.received_at > received_at
 
 
-def test_a_caller_that_leaves_is_seen_when_it_is_looked_for():
+def test_a_caller_that_leaves_is_seen_when_it_is_received_at_for():
     with linked() as (ours, link):
         link.lane.begin(7)
         link.lane.check_cancelled()
         ours.sendall(wire.frame(wire.WITHDRAW, 7))
-        link.lane.looked = 0.0
+        link.lane.received_at = 0.0
         with pytest.raises(RequestCancelled):
             link.lane.check_cancelled()
 
@@ -53,12 +53,12 @@ def test_a_large_request_that_is_withdrawn_in_the_same_moment_blocks_nothing():
     with linked() as (ours, link):
         frames = wire.large_frame(wire.REQUEST, 5, [bytes(100_000)], target=b"target")
         ours.sendall(b"".join(frames) + wire.frame(wire.WITHDRAW, 5))
-        number, target, _, _, _ = link.next_request()
-        assert (number, target) == (5, None)
+        assert link.take_up(link.lane)[1] == 5
+        assert link.lane.abandoned
         ours.sendall(wire.frame(wire.REQUEST, 6, b"arguments", target=b"target"))
-        link.look()
+        link.receive_nowait()
         assert link._queue, "it is not parsed"
-        assert link.next_request()[:3] == [6, b"target", b"arguments"]
+        assert link.take_up(link.lane) == (wire.REQUEST, 6, 0.0, b"target", b"arguments")
 
 
 def test_another_thread_does_not_read_what_the_worker_reads():
@@ -89,14 +89,14 @@ def test_what_can_be_received_is_unread():
 
 def test_a_large_reply_that_a_thread_has_received_whole_is_about_to_be_returned():
     with frames() as (_, socket_of_pool):
-        socket_of_pool._reader = SimpleNamespace(left=0)
+        socket_of_pool._segments = SimpleNamespace(remaining=0)
         assert [socket_of_pool.unread() for _ in range(3)] == [True] * 3
 
 
 def test_a_large_reply_whose_rest_does_not_come_is_not():
     """It takes two looks: at the first, the thread may have received and not counted yet."""
     with frames() as (_, socket_of_pool):
-        reader = socket_of_pool._reader = SimpleNamespace(left=500)
+        reader = socket_of_pool._segments = SimpleNamespace(remaining=500)
         assert [socket_of_pool.unread() for _ in range(3)] == [True, False, False]
-        reader.left = 400
+        reader.remaining = 400
         assert [socket_of_pool.unread() for _ in range(2)] == [True, False]

@@ -19,7 +19,7 @@ from messages import whole
 from trio_dirty import RemoteError
 from trio_dirty._common import wire
 from trio_dirty._common.errors import RemoteTraceback
-from trio_dirty._common.pickling import SegmentsCutError
+from trio_dirty._common.segments import SegmentsCutError
 from trio_dirty._engines.replies import ChunkFailure, chunk, reply
 from trio_dirty._worker.outcomes import FOLLOWS
 

@@ -25,7 +25,8 @@ from scripts.harness import PATIENCE, until
 
 from trio_dirty import Pool, PoolBusyError, RemoteError, WorkerCrashedError, open_pool
 from trio_dirty._common import pickling
-from trio_dirty._common.pickling import SegmentPickler, dump_slowly
+from trio_dirty._common.pickling import SegmentPickler
+from trio_dirty._common.pieces import dump_slowly
 from trio_dirty._engines.processes import ProcessEngine
 
 SIZE = 1_000_000

@@ -16,10 +16,10 @@ from apps_payloads import Payloads
 from scripts.harness import PATIENCE
 
 from trio_dirty import open_pool
-from trio_dirty._common.pickling import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
+from trio_dirty._common.pieces import TEXT_PIECE, dump_slowly, instead_of, is_slow, join_text
 from trio_dirty._common.wire import SMALL_LIMIT
 from trio_dirty._engines import threads
-from trio_dirty._worker.outcomes import Outbox
+from trio_dirty._worker.outcomes import OutcomeEncoder
 
 LENGTH = 3 * TEXT_PIECE + 7
 
@@ -61,7 +61,7 @@ def test_a_text_is_encoded_in_pieces(text: str) -> None:
 def test_a_text_is_joined_in_pieces(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stops: list[int] = []
     monkeypatch.setattr(threads, "yield_lock", lambda: stops.append(1))
-    frames = Outbox().result(text, 1, 0.0)
+    frames = OutcomeEncoder().result(text, 1, 0.0)
     assert pickle.loads(b"".join(frames[1:])) == text
     assert len(stops) >= 3
 
@@ -128,5 +128,5 @@ async def test_what_does_not_pickle_behind_what_is_large_is_named_in_a_thread() 
 
 def test_a_long_text_of_an_exception_is_cut_where_the_exception_does_not_need_it() -> None:
     error = ValueError("a" * 3_000_000)
-    frames = Outbox().error(error, 1, 0.0)
+    frames = OutcomeEncoder().error(error, 1, 0.0)
     assert sum(map(len, frames)) < 3_000_000 + 100_000

@@ -21,7 +21,7 @@ from trio_dirty import AppLoadError, Pool, open_pool
 from trio_dirty._common import wire
 from trio_dirty._common.pickling import SmallPickler
 from trio_dirty._engines.socket import FrameSocket
-from trio_dirty._worker.socket import Link
+from trio_dirty._worker.socket import WorkerSocket
 
 KIB = 1024
 
@@ -164,14 +164,13 @@ def test_a_frame_that_has_no_room_is_refused_and_not_taken_for_the_end() -> None
     one, other = socket.socketpair()
     with one, other:
         one.sendall(header)
-        link = Link(other, -1)
+        link = WorkerSocket(other, -1)
         with pytest.raises(ValueError, match="a frame of 262145 bytes was announced"):
-            link.wait()
+            link.receive()
         one.sendall(header)
         frames = FrameSocket(other, lambda text: None)
-        frames._receive_nowait()
         with pytest.raises(ValueError, match="a frame of 262145 bytes was announced"):
-            frames._parse()
+            frames._receive_nowait()
     with pytest.raises(ValueError, match="a body has at most 262144 bytes, was 262145"):
         wire.frame(wire.CLOSED, body=bytes(wire.BODY_LIMIT + 1))
     wire.check_length(wire.BODY_LIMIT)

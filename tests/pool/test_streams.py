@@ -32,7 +32,8 @@ from trio_dirty import (
     open_pool,
 )
 from trio_dirty._common import wire
-from trio_dirty._worker.socket import Link
+from trio_dirty._common.segments import SegmentReader
+from trio_dirty._worker.socket import WorkerSocket
 
 CHUNKS_AHEAD = 1_000
 BYTES_AHEAD = 1 << 20
@@ -1057,19 +1058,22 @@ def test_a_large_request_that_has_arrived_is_not_parsed_further() -> None:
     """It comes in while the worker looks behind the end of a stream, and is taken up later."""
     ours, workers = socket.socketpair()
     lifeline, pool_end = os.pipe()
-    link = Link(workers, lifeline)
+    link = WorkerSocket(workers, lifeline)
     try:
         segments = [bytes(100_000), bytes(100_000)]
         first, *rest = wire.large_frame(wire.REQUEST, 5, segments, target=b"target")
         ours.sendall(first)
-        link.look()
+        link.receive_nowait()
         ours.sendall(b"".join(rest)[:100_000])
         ours.shutdown(socket.SHUT_WR)
-        # What was looked at a moment ago is not looked at again.
+        # What was received a moment ago is not asked for again.
         time.sleep(0.001)
-        number, target, reader, kind, _ = link.next_request()  # type: ignore[misc]
-        assert (number, target, kind) == (5, b"target", wire.REQUEST)
-        assert reader.read(100_000) == bytes(100_000)
+        request = link.take_up(link.lane)
+        assert request is not None
+        kind, number, _, target, pickled = request
+        assert (kind, number, target) == (wire.REQUEST, 5, b"target")
+        assert isinstance(pickled, SegmentReader)
+        assert pickled.read(100_000) == bytes(100_000)
     finally:
         ours.close()
         link.close()

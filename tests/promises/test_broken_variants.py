@@ -122,11 +122,11 @@ def the_order_of_completion(patch):
     """The worker takes up first, of what it has been sent, what is done soonest."""
     not_stalled = SimWorker._not_stalled
 
-    def seconds(request):
-        _, target, pickled, _ = request
-        return 0 if target is None else pickle.loads(pickled)[0][1]
-
     async def sort_the_inbox(worker):
+        def seconds(request):
+            _, number, _, _, pickled = request
+            return 0 if number in worker._withdrawn else pickle.loads(pickled)[0][1]
+
         await not_stalled(worker)
         worker._inbox = deque(sorted(worker._inbox, key=seconds))
 

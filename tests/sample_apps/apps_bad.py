@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import trio_dirty
-from trio_dirty._common import pickling
-from trio_dirty._worker import serve
+from trio_dirty._common import segments
+from trio_dirty._worker import loop
 
 
 def log(line: str) -> None:
@@ -182,12 +182,12 @@ class Bad(trio_dirty.App):
             raise MemoryError(where)
 
         if where == "argument":
-            vars(pickling)["bytearray"] = fail
+            vars(segments)["bytearray"] = fail
         elif where == "rest of the argument":
-            vars(pickling)["bytearray"] = fail
-            vars(pickling)["_WASTE"] = None
+            vars(segments)["bytearray"] = fail
+            vars(segments)["_WASTE"] = None
         else:
-            serve.Outbox.error = fail  # type: ignore[method-assign]
+            loop.OutcomeEncoder.error = fail  # type: ignore[method-assign]
 
     def close_descriptors(self) -> None:
         os.closerange(0, 1000)

@@ -17,7 +17,7 @@ from apps_control import hang, last, note, tally
 import trio_dirty
 from trio_dirty import RequestCancelled, SoftTimeout, check_cancelled, worker_info
 from trio_dirty._worker import outcomes
-from trio_dirty._worker.socket import Link
+from trio_dirty._worker.socket import WorkerSocket
 
 SECONDS = 30.0
 """How long to wait for others that must come."""
@@ -101,7 +101,7 @@ class Lanes(trio_dirty.App):
     def fork(self) -> tuple[int, int]:
         """Leave a child that returns from here as well; tell how it has ended."""
         link: Any
-        [link] = [each for each in gc.get_objects() if isinstance(each, Link)]
+        [link] = [each for each in gc.get_objects() if isinstance(each, WorkerSocket)]
         link._sending.acquire()  # as another lane may have, that is not there in the child
         pid = os.fork()
         if not pid:
@@ -112,12 +112,12 @@ class Lanes(trio_dirty.App):
     def shut_socket_down(self) -> None:
         """End the worker's socket under it."""
         for link in gc.get_objects():
-            if isinstance(link, Link):
+            if isinstance(link, WorkerSocket):
                 link._socket.shutdown(socket.SHUT_RDWR)
 
     def break_answer(self) -> None:
         """Have the worker's own code raise when it answers."""
-        outcomes.Outbox.result = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
+        outcomes.OutcomeEncoder.result = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
 
     # Told to stop
 

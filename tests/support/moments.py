@@ -288,4 +288,6 @@ def _ignore(*values):
 
 def _holds_some(worker):
     """Whether a worker has been sent requests that none of its lanes has taken up."""
-    return worker is not None and any(target is not None for _, target, _, _ in worker._inbox)
+    return worker is not None and any(
+        number not in worker._withdrawn for _, number, _, _, _ in worker._inbox
+    )

@@ -31,16 +31,17 @@ from calling import Calling
 from scripts.harness import PATIENCE, until
 
 from trio_dirty import RequestCancelled, RequestTimeoutError, SoftTimeout, open_pool
-from trio_dirty._common import pickling, wire
+from trio_dirty._common import frames, pickling, segments, wire
 from trio_dirty._common.context import current_lane
+from trio_dirty._common.frames import read_frames
 from trio_dirty._common.wire import CANCELLED, INTERRUPT_SIGNAL, SOFT_TIMEOUT
 from trio_dirty._engines.processes import ProcessEngine
-from trio_dirty._worker import execution, lane, outcomes, serve, socket as link
+from trio_dirty._worker import execution, lane, loop, outcomes, socket as link
 from trio_dirty._worker.execution import StreamExecution, answer
 from trio_dirty._worker.lane import Lane
-from trio_dirty._worker.outcomes import Outbox
-from trio_dirty._worker.serve import execute_requests
-from trio_dirty._worker.socket import Link
+from trio_dirty._worker.loop import execute_requests
+from trio_dirty._worker.outcomes import OutcomeEncoder
+from trio_dirty._worker.socket import WorkerSocket
 
 BEFORE, NUMBER, NEXT, LAST, UNKNOWN = 6, 7, 8, 9, 10
 """Requests: one that has been answered, the one that matters, those behind it, and none."""
@@ -51,6 +52,11 @@ POINTS = 200
 LEFT = 0
 """Beside the reasons of an interrupt: the caller has left."""
 
+
+MODULES = (
+    *(frames, pickling, segments, wire),
+    *(execution, lane, link, loop, outcomes),
+)
 
 WATCHED: set[CodeType] = set()
 """Code that a signal may come in: the worker's own, and the actions of this module."""
@@ -74,8 +80,7 @@ class SignalAt:
 
     def __enter__(self) -> SignalAt:
         if not WATCHED:
-            modules = execution, lane, link, outcomes, pickling, wire, serve
-            WATCHED.update(codes_of(*modules, sys.modules[__name__]) - UNWATCHED)
+            WATCHED.update(codes_of(*MODULES, sys.modules[__name__]) - UNWATCHED)
         self._bytecode = BeforeEachBytecode(WATCHED, self._count)
         self._bytecode.__enter__()
         return self
@@ -113,7 +118,7 @@ class Worker:
         self.sent: deque[tuple[int, int, int]] = deque()
         self.lane = Lane(self.look)
         self.apps: Any = SimpleNamespace(actions={b"echo": lambda value: value})
-        self.outbox = Outbox()
+        self.outbox = OutcomeEncoder()
         self.chunks: list[Any] = []
         self.hits: list[str] = []
 
@@ -124,10 +129,10 @@ class Worker:
             if number != lane.number:
                 continue
             if reason == LEFT:
-                lane.left = True
+                lane.abandoned = True
             else:
                 lane.interrupt(reason, steps)
-        lane.looked = 0.0  # at once it is stale
+        lane.received_at = 0.0  # at once it is stale
 
     def signal(self, frame: FrameType | None, *sent: tuple[int, int, int]) -> None:
         """Send frames, and then the signal."""
@@ -151,7 +156,7 @@ class Worker:
         pickled = pickle.dumps(((), {}))
         execution = StreamExecution(lane, self.apps, self.outbox, number, b"action", pickled)
         while True:
-            frames = execution.close() if lane.left else execution.step()
+            frames = execution.close() if lane.abandoned else execution.step()
             kind, value = outcome(b"".join(frames))
             if execution.ended:
                 self.hits = [*HITS]
@@ -186,13 +191,8 @@ def outcome(data: bytes) -> tuple[str, Any]:
 
 def read_outcomes(data: bytes) -> Iterator[tuple[int, str, Any]]:
     """Return what replies say."""
-    while data:
-        length, kind, _, _, number = wire.HEADER.unpack_from(data)
-        body, data = data[wire.HEADER.size :][:length], data[wire.HEADER.size + length :]
-        if kind & wire.LARGE:
-            size = wire.large_size(body)
-            body, data = data[:size], data[size:]
-        name = KINDS[kind & ~wire.LARGE]
+    for kind, number, _, _, body in read_frames(data):
+        name = KINDS[kind]
         value = pickle.loads(body) if body else None
         yield number, name, value[1] if name == "error" else value
 
@@ -408,7 +408,7 @@ def test_a_signal_that_came_too_early_is_heeded_on_entry(reason: int) -> None:
     worker = Worker()
     worker.lane.begin(NUMBER)
     worker.signal(sys._getframe(), (NUMBER, reason, 0))
-    assert worker.sent, "nobody has looked yet"
+    assert worker.sent, "nobody has received_at yet"
     worker.apps.actions[b"action"] = work
     frames = answer(
         worker.lane, worker.apps, worker.outbox, NUMBER, b"action", pickle.dumps(((2,), {}))
@@ -495,7 +495,7 @@ def interrupts_itself(worker: Worker, *sent: tuple[int, int, int]) -> Callable[[
     return action
 
 
-ATTENDING = Lane._attend.__code__, Worker.look.__code__
+ATTENDING = Lane._receive_and_raise.__code__, Worker.look.__code__
 """Where the action is still to come back to."""
 
 SOFT_NOW, CANCEL_NOW = (NUMBER, SOFT_TIMEOUT, 0), (NUMBER, CANCELLED, 0)
@@ -594,7 +594,7 @@ class Served:
     def __init__(self) -> None:
         self.ours, workers = socket.socketpair()
         self._lifeline, self._pool_end = os.pipe()
-        self.link = Link(workers, self._lifeline)
+        self.link = WorkerSocket(workers, self._lifeline)
         self._rest = [request(NEXT, b"count", kind=wire.STREAM), request(LAST, b"finish")]
         self.apps: Any = SimpleNamespace(
             actions={b"work": self.work, b"count": count_to_3, b"finish": self.finish}
@@ -606,7 +606,7 @@ class Served:
     def work(self, value: int) -> int:
         """Have the worker read more in the middle of a request."""
         self.send_rest()
-        self.link.lane.looked = 0.0
+        self.link.lane.received_at = 0.0
         self.link.lane.check_cancelled()
         return work(value)
 
@@ -624,7 +624,7 @@ class Served:
         self.link.lane.on_signal(INTERRUPT_SIGNAL, frame)
 
     def serve(self) -> None:
-        execute_requests(self.link, self.apps, Outbox())
+        execute_requests(self.link, self.link.lane, self.apps)
 
     def replies(self) -> dict[int, list[tuple[str, Any]]]:
         """Return what was answered to each request, when the worker has closed."""
@@ -649,6 +649,7 @@ class Served:
 UNWATCHED = {
     *(vars(SignalAt)[name].__code__ for name in ("__enter__", "__exit__", "_count")),
     *(SignalAt.came.fget.__code__, Served.send_rest.__code__, Served.send.__code__),  # type: ignore[attr-defined]
+    read_frames.__code__,
 }
 """What stands for the test and for the pool."""
 
@@ -728,7 +729,7 @@ def test_nobody_is_told_between_requests_of_the_last_ones_caller() -> None:
     try:
         # Its caller leaves while it is executed; and the pool closes.
         told = wire.frame(wire.WITHDRAW, LAST), wire.frame(wire.CLOSE)
-        served.apps.actions[b"leave"] = lambda: served.send(*told) or served.link.look()
+        served.apps.actions[b"leave"] = lambda: served.send(*told) or served.link.receive_nowait()
         served.send(request(LAST, b"leave"))
         served.serve()
         served.link.lane.check_cancelled()

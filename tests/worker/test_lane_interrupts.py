@@ -22,10 +22,10 @@ from bytecode import BeforeEachBytecode, codes_of
 
 from trio_dirty import RequestCancelled, SoftTimeout
 from trio_dirty._common.wire import CANCELLED, CHUNK, ERROR, HEADER, RESULT, SOFT_TIMEOUT
-from trio_dirty._worker import execution, thread_lanes
+from trio_dirty._worker import execution, thread_lane
 from trio_dirty._worker.execution import StreamExecution, answer
-from trio_dirty._worker.outcomes import Outbox
-from trio_dirty._worker.thread_lanes import CalledOff, ThreadLane
+from trio_dirty._worker.outcomes import OutcomeEncoder
+from trio_dirty._worker.thread_lane import ThreadLane, TooLate
 
 POINTS = 100
 """How many bytecodes each test has at least."""
@@ -52,10 +52,10 @@ class Thread:
         self.rest: Callable[[], object] | None = None
         self.sleeps = 0
 
-    def set_off(self, thread: int, error: type[BaseException]) -> None:
+    def raise_in(self, thread: int, error: type[BaseException]) -> None:
         assert thread == threading.get_ident()
         self.pending, self.left = error, self.later
-        if error is CalledOff:
+        if error is TooLate:
             self.pending = None
             raise error
 
@@ -91,7 +91,7 @@ class Lane:
         self.lane = ThreadLane()
         self.lane.enter()
         self.apps: Any = SimpleNamespace(actions={})
-        self.outbox = Outbox()
+        self.outbox = OutcomeEncoder()
         self.chunks: list[Any] = []
 
     def call(self, number: int, action: Callable[..., Any], *args: Any) -> Any:
@@ -107,7 +107,7 @@ class Lane:
         pickled = pickle.dumps(((), {}))
         execution = StreamExecution(self.lane, self.apps, self.outbox, number, b"action", pickled)
         while True:
-            frames = execution.close() if self.lane.left else execution.step()
+            frames = execution.close() if self.lane.abandoned else execution.step()
             kind, value = outcome(b"".join(frames))
             if execution.ended:
                 return kind, value
@@ -135,9 +135,9 @@ def at_every_bytecode(
         HITS.clear()
         lane = Lane()
         lane.thread = thread = Thread(lane.lane, at, delay, lambda: what(lane))
-        monkeypatch.setattr(thread_lanes, "set_off", thread.set_off)
-        monkeypatch.setattr(thread_lanes, "sleep", thread.go_on)
-        with BeforeEachBytecode(codes_of(execution, thread_lanes) | ACTIONS, thread.bytecode):
+        monkeypatch.setattr(thread_lane, "raise_in", thread.raise_in)
+        monkeypatch.setattr(thread_lane, "sleep", thread.go_on)
+        with BeforeEachBytecode(codes_of(execution, thread_lane) | ACTIONS, thread.bytecode):
             found = execute(lane)
         assert thread.pending is None, "something is still to come"
         assert not lane.lane._interrupting, "the main thread is still at it"
@@ -150,7 +150,7 @@ def at_every_bytecode(
         lane.chunks.clear()
         assert lane.stream(LAST, count_to_3) == ("result", None)
         assert lane.chunks == [0, 1, 2]
-        assert not lane.lane._is_set_off
+        assert not lane.lane._is_set
         return True
 
     for delay in later:
@@ -211,7 +211,7 @@ class Steps:
         if self.number == self.stop:
             raise StopIteration
         if self.number == 3 and self.leaves is not None:
-            self.leaves.left = True
+            self.leaves.abandoned = True
         self.number += 1
         return self.number - 1
 
@@ -353,8 +353,8 @@ def test_it_does_not_go_on_while_it_may_be_interrupted(
         lane.lane._interrupting = True
 
         def rest() -> None:
-            lane.lane._is_set_off = True
-            lane.thread.set_off(lane.lane._thread, RequestCancelled)
+            lane.lane._is_set = True
+            lane.thread.raise_in(lane.lane._thread, RequestCancelled)
             lane.lane._interrupting = False
 
         lane.thread.rest, lane.thread.sleeps = rest, sleeps
@@ -439,7 +439,7 @@ def test_a_generator_that_is_left_is_closed_once_and_in_peace(
 
     def leave(lane: Lane) -> None:
         if lane.lane.number == NUMBER:
-            lane.lane.leave()
+            lane.lane.abandon()
             lane.lane.interrupt(CANCELLED, 0)
 
     def check(lane: Lane, thread: Thread, found: Any) -> None:
@@ -481,7 +481,7 @@ def test_nothing_is_left_that_cpython_would_look_for() -> None:
     ) == interrupted(SOFT_TIMEOUT)
     # And of one that comes when the action has ended, and is called off.
     lane.lane.begin(NEXT)
-    lane.lane._is_set_off = True
+    lane.lane._is_set = True
     assert lane.lane.run(lambda: 1, (), {}) == 1
     done = threading.Event()
 

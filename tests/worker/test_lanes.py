@@ -24,13 +24,15 @@ from apps_payloads import Slow
 from calling import Calling
 from scripts.harness import PATIENCE, gone, until
 
-from trio_dirty import Pool, RequestTimeoutError, WorkerCrashedError, open_pool
+from trio_dirty import Pool, RequestCancelled, RequestTimeoutError, WorkerCrashedError, open_pool
 from trio_dirty._common import wire
+from trio_dirty._common.segments import SegmentReader
 from trio_dirty._common.wire import CANCELLED
 from trio_dirty._engines.contract import Chunks
 from trio_dirty._pool.worker import SlotWorker
-from trio_dirty._worker import thread_lanes
-from trio_dirty._worker.thread_lanes import SharedLink, ThreadLane
+from trio_dirty._worker import shared_socket
+from trio_dirty._worker.shared_socket import SharedSocket
+from trio_dirty._worker.thread_lane import ThreadLane
 from trio_dirty.testing import Call, Plan, SimEngine, Turn
 
 THREADS = 3
@@ -135,7 +137,8 @@ async def test_lanes_are_threads_of_one_worker(pool: Pool) -> None:
 async def test_with_one_lane_there_is_no_further_thread_and_no_ctypes() -> None:
     async with open_pool([Lanes], workers=1) as pool:
         assert await pool.run_sync(Lanes.thread_names) == ["MainThread"]
-        assert not await pool.run_sync(Lanes.has_loaded, "trio_dirty._worker.thread_lanes")
+        for module in ("shared_socket", "thread_lane"):
+            assert not await pool.run_sync(Lanes.has_loaded, f"trio_dirty._worker.{module}")
 
 
 async def test_an_exception_is_its_own_callers(pool: Pool) -> None:
@@ -461,11 +464,11 @@ async def test_leaving_the_block_leaves_nothing(end: str, go: Path) -> None:
 
 
 @contextmanager
-def read_link() -> Iterator[tuple[SharedLink, Callable[..., None]]]:
+def read_link() -> Iterator[tuple[SharedSocket, Callable[..., None]]]:
     """Have a link read, and be told that frames have been heeded."""
     ours, workers = socket.socketpair()
     lifeline, pool_end = os.pipe()
-    link = SharedLink(workers, lifeline)
+    link = SharedSocket(workers, lifeline)
     reading = threading.Thread(target=link.read, args=([lane := ThreadLane()],))
 
     def tell(*frames: bytes) -> None:
@@ -492,11 +495,15 @@ def test_what_waits_for_a_lane_can_be_withdrawn_and_interrupted() -> None:
         # Of one that is not there, or has been answered.
         tell(wire.frame(wire.WITHDRAW, 4), wire.pair_frame(wire.CREDIT, 4, 1, 1))
         lane = ThreadLane()
-        taken = [link.take_up(lane) for _ in range(3)]
-    assert [(request[0], request[1], request[4]) for request in taken if request] == [
-        (5, None, 0),
-        (6, b"target", CANCELLED),
-        (7, b"target", 0),
+        taken = []
+        while len(taken) < 3:
+            request = link.take_up(lane)
+            assert request is not None
+            taken.append((request[1], lane.abandoned, lane.take_interrupt()))
+    assert [(number, gone, type(error)) for number, gone, error in taken] == [
+        (5, True, type(None)),
+        (6, False, RequestCancelled),
+        (7, False, type(None)),
     ]
 
 
@@ -510,8 +517,10 @@ def test_what_is_behind_a_large_request_is_read_before_that_is_unpickled() -> No
         for _ in range(2):
             request = link.take_up(ThreadLane())
             assert request is not None
-            assert request[2].load() == data
-        assert link.take_up(ThreadLane()) == [6, b"target", b"arguments", wire.REQUEST, 0]
+            assert isinstance(request[-1], SegmentReader)
+            assert request[-1].load() == data
+        expected = wire.REQUEST, 6, 0.0, b"target", b"arguments"
+        assert link.take_up(ThreadLane()) == expected
 
 
 def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
@@ -520,14 +529,15 @@ def test_one_that_there_is_no_room_for_is_an_error_of_its_own(
     def no_room(size: int) -> bytearray:
         raise MemoryError(size)
 
-    monkeypatch.setitem(vars(thread_lanes), "bytearray", no_room)
+    monkeypatch.setitem(vars(shared_socket), "bytearray", no_room)
     frames = wire.large_frame(wire.REQUEST, 5, [bytes(3_000_000)], target=b"target")
     with read_link() as (link, tell):
         tell(*frames)
         request = link.take_up(ThreadLane())
         assert request is not None
+        assert isinstance(request[-1], SegmentReader)
         with pytest.raises(MemoryError):
-            request[2].load()
+            request[-1].load()
 
 
 @pytest.mark.parametrize("how", ["timed", "interrupted", "pinged"])

@@ -1,10 +1,10 @@
-"""Frames: what a pool and a worker say to each other, as bytes.
+"""The protocol between a pool and a worker: what they send each other, as bytes.
 
-Both sides use it; it imports nothing of trio and does no I/O.
+It does no I/O. `frames` reads what is made here.
 
-Each frame is a header and a body of at most `BODY_LIMIT` bytes. A frame that is marked
-`LARGE` is followed by pickled segments, outside of any frame, as many bytes as its
-body's last eight say.
+A frame is a header (see `HEADER`) and a body of at most `BODY_LIMIT` bytes, which begins with
+the target of a request. In a frame that is marked `LARGE` the pickle follows behind the frame,
+as segments, and the body ends with their length, in eight bytes.
 
 ========= ========================= =====================================================
 to the worker
@@ -14,14 +14,14 @@ kind      body                      meaning
 REQUEST   target, pickled arguments execute it, in the order of arrival
 STREAM    target, pickled arguments the same, and answer with its results one by one
 WITHDRAW                            the caller has left: answer this request with SKIPPED
-                                    if it has not begun; else let it know, and close its
-                                    generator at the next ``yield``
+                                    if it has not begun; else tell its action, and close
+                                    its generator at the next ``yield``
 INTERRUPT reason, chunks            raise inside the request's action; a soft time-out only
                                     if its generator has yielded so many chunks
-CREDIT    chunks, bytes             so much has been taken by the stream's reader
+CREDIT    chunks, bytes             the stream's reader has taken so many
 CLOSE                               call ``close()`` of every app, then exit
-LOOK_UP   pickled app paths         import these apps, and say what they declare
-BOOT      pickled app paths         make and initialise these apps
+LOOK_UP   pickled app paths         import these apps, and answer with DECLARED
+BOOT      pickled app paths         make and initialise these apps; answer with READY
 PING                                answer with PONG as soon as this is read
 ========= ========================= =====================================================
 
@@ -29,13 +29,13 @@ PING                                answer with PONG as soon as this is read
 to the pool
 -----------------------------------------------------------------------------------------
 READY                               every app has booted
-FAILED    pickled text              an app could not boot; the worker exits
+FAILED    pickled text              an app could not be imported or booted; the worker exits
 CHUNK     pickled value             what the generator yielded
 RESULT    pickled value             what the action returned; of a stream, that it has ended
-ERROR     pickled failure           what the action raised: see `Outbox.error`
+ERROR     pickled failure           what the action raised: see `OutcomeEncoder.error`
 SKIPPED                             the request was withdrawn before it had begun
 CLOSED    pickled texts             tracebacks of ``close()`` methods; the worker exits
-DECLARED  pickled counts            what the apps say of their ``workers``
+DECLARED  pickled counts            the apps' ``workers`` attributes
 PONG                                the PING of this number was read
 ========= ========================= =====================================================
 """
@@ -55,32 +55,36 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<IBxHfQ")
 """Length of the body; kind; length of the target in it; seconds of execution; number.
 
-Of a request, which has taken no time, the seconds are 1 where its action may be interrupted."""
+In a REQUEST or STREAM the seconds are a flag: 1 if the action may be interrupted, else 0."""
 
 SMALL_LIMIT = 1 << 17
-"""Longer pickles are large, in however few pieces the pickler hands them over: an ``int`` of any
-size is one. Most pickles of one piece are not longer than two of pickle's own frames."""
+"""Longer pickles are large, even of one segment, such as that of a long ``int``. Most pickles of
+one segment are not longer than two of pickle's own frames."""
 
 TARGET_LIMIT = 1 << 15
-"""Longer targets travel with the arguments."""
+"""Longer targets are sent with the arguments."""
 
 BODY_LIMIT = 1 << 18
-"""Both sides receive into buffers of twice this size. A body is a target and a small pickle."""
+"""The most bytes of a body, which is a target and a small pickle. Both sides receive into buffers
+of twice this size."""
 
 _SIZE = struct.Struct("<Q")
 
 REQUEST, STREAM, WITHDRAW, INTERRUPT, CREDIT, CLOSE, LOOK_UP, BOOT, PING = range(1, 10)
 READY, FAILED, RESULT, ERROR, SKIPPED, CLOSED, CHUNK, DECLARED, PONG = range(16, 25)
+# The readers of frames rely on it that REQUEST and STREAM are the smallest kinds.
+
 LARGE = 128
+"""Added to the kind of a large frame; greater than each kind."""
 
 SOFT_TIMEOUT, CANCELLED = 1, 2
-"""What an interrupt frame asks for; of two at once the larger is raised."""
+"""The reasons of an INTERRUPT frame; of two at once the greater is raised."""
 
 INTERRUPT_SIGNAL = signal.SIGURG
-"""Ignored where no handler is installed: in a program that an action has started, and in a
-worker that has not come so far. (Go's runtime interrupts its threads by it for that reason.)"""
+"""It is ignored where no handler is installed: in a program that an action has started, and in a
+worker that is still starting. (Go's runtime uses it for its threads, for the same reason.)"""
 
-EXIT_LINK_LOST = 74
+EXIT_CONNECTION_LOST = 74
 """The exit code of a worker that lost its socket (EX_IOERR of sysexits.h)."""
 
 EXIT_BROKE_DOWN = 70
@@ -93,7 +97,7 @@ def frame(
     """Return the bytes of a frame whose pickle is small.
 
     Raises:
-        ValueError: it is not: the other side would have no room for it.
+        ValueError: it is large: the other side would have no room for it.
     """
     if len(target) + len(body) > BODY_LIMIT:
         raise ValueError(f"a body has at most {BODY_LIMIT} bytes, was {len(target) + len(body)}")
@@ -103,7 +107,7 @@ def frame(
 def value_frames(
     kind: int, number: int, segments: Sequence[Segment], seconds: float = 0.0
 ) -> Sequence[Segment]:
-    """Return the frames of a pickled value that a worker reports: small or large, by its length."""
+    """Return the frames of a pickled value that a worker reports, small or large."""
     if len(segments) == 1:
         body = segments[0]
         length = len(body)
@@ -129,10 +133,10 @@ def large_frame(
 def check_length(length: int) -> None:
     """Refuse a frame that the buffer has no room for.
 
-    Receiving into no room looks like the end of the socket.
+    A buffer without room would receive 0 bytes, which looks like the end of the socket.
 
     Raises:
-        ValueError: so much was announced. The connection is of no more use.
+        ValueError: the frame is too long. The connection cannot be used any more.
     """
     if length > BODY_LIMIT:
         raise ValueError(f"a frame of {length} bytes was announced, and {BODY_LIMIT} are the most")
@@ -153,6 +157,6 @@ def pair(body: bytes | memoryview) -> tuple[int, int]:
 
 
 def large_size(body: bytes | memoryview) -> int:
-    """Return how many bytes of segments follow this body of a large frame."""
+    """Return how many bytes of segments follow a large frame with this body."""
     size: int = _SIZE.unpack_from(body, len(body) - _SIZE.size)[0]
     return size

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, final
 
-from .._common.wire import EXIT_BROKE_DOWN, EXIT_LINK_LOST
+from .._common.wire import EXIT_BROKE_DOWN, EXIT_CONNECTION_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def describe_exit(exitcode: int | None) -> str:
             return f"was killed by {signal.Signals(-exitcode).name}"
         except ValueError:
             return f"was killed by signal {-exitcode}"
-    if exitcode == EXIT_LINK_LOST:
+    if exitcode == EXIT_CONNECTION_LOST:
         return f"exited with code {exitcode}, having lost its socket to the pool"
     if exitcode == EXIT_BROKE_DOWN:
         return f"exited with code {exitcode}, having broken down: its standard error tells more"

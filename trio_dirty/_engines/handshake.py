@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._worker.socket import kill_at_end
+from .._worker.process import kill_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

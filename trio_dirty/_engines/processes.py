@@ -26,7 +26,8 @@ from .._common import wire
 from .._common.errors import AppLoadError, DirtyError
 from .._common.log import logger
 from .._common.wire import INTERRUPT_SIGNAL
-from .._worker.serve import fill_standard_streams, serve
+from .._worker.process import fill_standard_streams
+from .._worker.serve import serve
 from .contract import Blueprint, Engine, Exit, Worker
 from .handshake import Connection, KillSwitch, accept_worker, private_listener
 from .job import Job

@@ -1,6 +1,6 @@
 """A worker's frames as the replies that they report, and its failures as exceptions.
 
-Decisions only: nothing here waits, and nothing here knows of trio.
+Nothing here waits or uses trio.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._common import wire
 from .._common.errors import RemoteError, RemoteTraceback, qualified
-from .._common.pickling import SegmentsCutError
+from .._common.segments import SegmentsCutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def reply(kind: int, number: int, seconds: float, load: Callable[..., Any], *source: Any) -> Reply:
     """Return the reply that a RESULT, ERROR or SKIPPED frame reports.
 
-    ``load(*source)`` unpickles its body. What it raises becomes a `RemoteError`, whatever it is:
-    unpickling runs code of the apps, and no signal handler can raise in the tasks that
-    call this, because they are protected from `KeyboardInterrupt`.
+    ``load(*source)`` unpickles its body. Each exception that it raises becomes a `RemoteError`:
+    unpickling runs code of the apps, and no signal handler raises in the tasks that call this,
+    since they are protected from `KeyboardInterrupt`.
 
     Raises:
         SegmentsCutError: the worker ended in the middle of a large reply.
@@ -59,7 +59,7 @@ def chunk(load: Callable[..., Any], *source: Any) -> object:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFailure:
-    """Stands in a stream for a chunk that cannot be unpickled."""
+    """A chunk of a stream that cannot be unpickled."""
 
     error: RemoteError
 
@@ -82,12 +82,12 @@ def _raised(
             if not isinstance(error, Exception):
                 text += f" (it unpickles to a {qualified(type(error))})"
             elif isinstance(error, StopIteration):
-                # It would arrive as a RuntimeError that Python makes in the frames of the library.
+                # Python would turn it into a RuntimeError raised in the library's coroutines.
                 text += " (it cannot be raised by a coroutine)"
                 error = None
     if not isinstance(error, Exception):
         error = RemoteError(text, type_name=kind, remote_traceback=remote)
-    # Not by assignment, which some exceptions refuse for all their attributes.
+    # Not by assignment: some exceptions refuse that for all attributes.
     vars(BaseException)["__cause__"].__set__(error, cause)
     return error
 

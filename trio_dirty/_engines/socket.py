@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from .._common import wire
-from .._common.pickling import SegmentReader, SegmentsCutError
-from .._common.wire import HEADER
+from .._common.frames import FrameReader
+from .._common.segments import SegmentReader, SegmentsCutError
+from .._common.wire import CHUNK, CLOSED, LARGE, PONG, RESULT
 from .contract import Chunks, Pong
 from .replies import chunk, reply
 from .threads import UNLIMITED, yield_lock
@@ -20,26 +21,25 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from .._common.frames import Frame
     from .._common.wire import Segment
     from .contract import Answer, Reply
 
 T = TypeVar("T")
 
-HEADER_SIZE, unpack_header = HEADER.size, HEADER.unpack_from
-
 AT_ONCE = 1 << 19
-"""A send() does not return at the end of the socket's buffer as long as the worker keeps on
-reading: 200 MB took 230 ms in one call. This many bytes take less than one."""
+"""Bytes of one send(). It does not return when the socket's buffer is full as long as the worker
+keeps reading: 200 MB took 230 ms in one call. This many bytes take less than 1 ms."""
 
 
 class FrameSocket:
     """The pool's end of a worker's socket.
 
-    One task may send and another receive. What is large is received and unpickled in a
-    thread, while other workers' replies are being settled.
+    One task may send and another receive. A large value is received and unpickled in a
+    thread, while the replies of other workers are handled.
 
     Attributes:
-        unsent: how many bytes `send_rest` has still to send.
+        unsent: how many bytes `send_rest` still has to send.
         has_closed: whether the worker has said that its apps are closed.
     """
 
@@ -48,16 +48,13 @@ class FrameSocket:
         self.has_closed = False
         self._socket = sock
         self._closing_failed = closing_failed
-        self._buffer = bytearray(2 * wire.BODY_LIMIT)
-        self._view = memoryview(self._buffer)
-        # Invariant: _buffer[:_end] has been received and holds no whole frame, unless
-        # _large_arrived: then it begins with a large one.
-        self._end = 0
-        self._large_arrived = False
-        # What a thread receives at the moment, and how much of it was left at the last look.
-        self._reader: SegmentReader | None = None
+        self._frames = FrameReader(copies=False)
+        # The large frame whose segments are next in the reader: kind, number, seconds and size.
+        self._large: tuple[int, int, float, int] | None = None
+        # What a thread receives at the moment, and how much of it remained when last asked for.
+        self._segments: SegmentReader | None = None
         self._received_number = 0
-        self._left_before = -1
+        self._remaining_before = -1
         self.unsent = 0
         poll = select.poll()
         poll.register(sock, select.POLLIN)
@@ -71,28 +68,24 @@ class FrameSocket:
         """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            if not self._receive_nowait():
+            frames = self._receive_nowait()
+            if frames is None:
                 return None
-            if self._end < HEADER_SIZE:
-                continue
-            length, kind, _, _, _ = unpack_header(self._view)
-            if self._end < HEADER_SIZE + length:
-                wire.check_length(length)
-                continue
-            if kind & wire.LARGE:
+            for kind, number, _, _, body in frames:
+                if kind < LARGE:
+                    return kind, pickle.loads(body) if body else None
                 try:
-                    return kind & ~wire.LARGE, await self._load_large(_load_report)
+                    size = wire.large_size(body)
+                    return kind & ~LARGE, await self._load_large(number, size, _load_report)
                 except SegmentsCutError:
                     return None
-            self._end = 0
-            body = self._view[HEADER_SIZE : HEADER_SIZE + length]
-            return kind, pickle.loads(body) if length else None
 
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
-        """Send small frames in one go, and of large segments what there is room for.
+        """Send small frames in one call, and as much of large segments as the socket takes.
 
-        Returns what is left for `send_rest`. Nothing is left when nobody reads any more:
-        `receive` tells.
+        Returns:
+            What `send_rest` has to send: nothing where the socket has ended, since then
+            `receive` reports that.
         """
         send = self._socket.send
         joined = _joined(frames)
@@ -110,18 +103,18 @@ class FrameSocket:
         return ()
 
     async def send_rest(self, rest: Sequence[Segment]) -> None:
-        """Send what `send_nowait` has left, as fast as the worker reads."""
+        """Send what `send_nowait` has returned, as fast as the worker reads."""
         sock = self._socket
         try:
             for data in rest:
-                left = memoryview(data)
-                while left:
+                unsent = memoryview(data)
+                while unsent:
                     try:
-                        sent = sock.send(left[:AT_ONCE])
+                        sent = sock.send(unsent[:AT_ONCE])
                     except BlockingIOError:
                         await trio.lowlevel.wait_writable(sock)
                         continue
-                    left = left[sent:]
+                    unsent = unsent[sent:]
                     self.unsent -= sent
                     await trio.lowlevel.checkpoint()
         except OSError:
@@ -132,134 +125,124 @@ class FrameSocket:
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies; return all that are there, and none at the end of the socket."""
         while True:
-            if self._large_arrived:
-                replies = await self._receive_large()
-                if replies is None:
+            answers: list[Answer] | None
+            if self._large is not None:
+                answers = await self._receive_large(*self._large)
+                if answers is None:
                     return ()
             else:
                 await trio.lowlevel.wait_readable(self._socket)
-                if not self._receive_nowait():
+                frames = self._receive_nowait()
+                if frames is None:
                     return ()
-                replies = self._parse()
-            if replies:
-                return replies
+                answers = self._answers(frames)
+            if answers:
+                return answers
 
-    def _receive_nowait(self) -> bool:
-        """Receive what is there; return False at the end of the socket."""
+    def _receive_nowait(self) -> list[Frame] | None:
+        """Return the frames that have arrived; None at the end of the socket."""
         try:
-            received = self._socket.recv_into(self._view[self._end :] if self._end else self._view)
+            count = self._socket.recv_into(self._frames.room)
         except BlockingIOError:
-            return True
+            return []
         except OSError:  # ECONNRESET: it died with requests unread; an end like any other
-            return False
-        self._end += received
-        return received > 0
+            return None
+        return self._frames.received(count) if count else None
 
-    def _parse(self) -> list[Answer]:
-        """Take the whole small frames off the buffer, up to a large one."""
-        view, end = self._view, self._end
+    def _answers(self, frames: list[Frame]) -> list[Answer]:
+        """Return what small frames say; keep a large one, which is the last."""
         loads = pickle.loads
-        replies: list[Answer] = []
+        answers: list[Answer] = []
         chunks: list[tuple[Any, int]] | None = None
         streamed = -1
-        start = 0
-        while end - start >= HEADER_SIZE:
-            length, kind, _, seconds, number = unpack_header(view, start)
-            stop = start + HEADER_SIZE + length
-            if stop > end:
-                wire.check_length(length)
-                break
-            if kind & wire.LARGE:
-                self._large_arrived = True
-                break
-            body = view[start + HEADER_SIZE : stop]
-            start = stop
-            if kind == wire.CHUNK:
+        for kind, number, seconds, _, body in frames:
+            if kind == RESULT:
+                chunks = None
+                answers.append(reply(kind, number, seconds, loads, body))
+            elif kind == CHUNK:
                 if chunks is None or number != streamed:
                     chunks, streamed = [], number
-                    replies.append(Chunks(number, chunks))
-                chunks.append((chunk(loads, body), length))
-                continue
-            chunks = None
-            if kind == wire.CLOSED:
-                self._closed(loads(body))
-            elif kind == wire.PONG:
-                replies.append(Pong(number))
+                    answers.append(Chunks(number, chunks))
+                chunks.append((chunk(loads, body), len(body)))
+            elif kind >= LARGE:
+                self._large = kind & ~LARGE, number, seconds, wire.large_size(body)
             else:
-                replies.append(reply(kind, number, seconds, loads, body))
-        self._end = end - start
-        if start and start != end:
-            view[: self._end] = bytes(view[start:end])
-        return replies
+                chunks = None
+                if kind == CLOSED:
+                    self._closed(loads(body))
+                elif kind == PONG:
+                    answers.append(Pong(number))
+                else:
+                    answers.append(reply(kind, number, seconds, loads, body))
+        return answers
 
     def _closed(self, texts: Sequence[str]) -> None:
         self.has_closed = True
         for text in texts:
             self._closing_failed(text)
 
-    async def _receive_large(self) -> list[Answer] | None:
-        """Receive the large reply that the buffer begins with; return it and what came with it.
+    async def _receive_large(
+        self, kind: int, number: int, seconds: float, size: int
+    ) -> list[Answer] | None:
+        """Receive the segments of a large frame; return its reply and what has come with it.
 
         Returns:
             None at the end of the socket.
         """
-        _, kind, _, seconds, number = unpack_header(self._view)
-        kind &= ~wire.LARGE
+        large: list[Answer] = []
         try:
-            if kind == wire.CLOSED:
-                self._closed(await self._load_large(_load_report))
-                return self._parse()
-            large = await self._load_large(partial(_load_reply, kind, number, seconds))
+            if kind == CLOSED:
+                self._closed(await self._load_large(number, size, _load_report))
+            else:
+                load = partial(_load_reply, kind, number, seconds)
+                large.append(await self._load_large(number, size, load))
         except SegmentsCutError:
             return None
-        return [large, *self._parse()]
+        return large + self._answers(self._frames.received())
 
-    async def _load_large(self, load: Callable[[SegmentReader, int], T]) -> T:
-        """Receive and unpickle, in a thread, the large value that the buffer begins with.
+    async def _load_large(
+        self, number: int, size: int, load: Callable[[SegmentReader, int], T]
+    ) -> T:
+        """Receive and unpickle a large value in a thread.
 
         Args:
-            load: called there with what to read it from, and its bytes.
+            number: the request's.
+            size: the length of its segments.
+            load: called in the thread with the segments and their length.
 
         Raises:
             SegmentsCutError: the socket ended before the value did.
         """
-        view = self._view
-        length, _, _, _, number = unpack_header(view)
-        body = HEADER_SIZE + length
-        size = wire.large_size(view[HEADER_SIZE:body])
-        head_end = min(body + size, self._end)
-        reader = SegmentReader(bytes(view[body:head_end]), size, self._receive_in_thread)
-        self._end -= head_end
-        view[: self._end] = bytes(view[head_end : head_end + self._end])
+        segments = SegmentReader(self._frames.take(size), size, self._receive_in_thread)
+        self._large = None
+        self._segments, self._received_number, self._remaining_before = segments, number, -1
         try:
-            self._large_arrived = False
-            self._reader, self._received_number, self._left_before = reader, number, -1
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
             return await trio.to_thread.run_sync(
-                load, reader, size, abandon_on_cancel=True, limiter=UNLIMITED
+                load, segments, size, abandon_on_cancel=True, limiter=UNLIMITED
             )
         finally:
-            self._reader = None
+            self._segments = None
 
     def unread(self) -> bool:
         """Return whether anything can be received, or has been and is about to be returned.
 
-        A large reply whose rest does not come is neither: but that takes two looks to know,
+        A large reply whose rest does not arrive is neither. Finding that out takes two calls,
         since a thread receives it.
         """
-        if self._large_arrived or self._readable(0):
+        if self._large is not None or self._readable(0):
             return True
-        if self._reader is None:
+        if self._segments is None:
             return False
-        left, self._left_before = self._left_before, self._reader.left
-        return left != self._left_before or not self._left_before
+        before, self._remaining_before = self._remaining_before, self._segments.remaining
+        return before != self._remaining_before or not self._remaining_before
 
     def unreceived(self, number: int) -> int | None:
         """Return how many bytes of a large reply to a request are still to come; else None."""
-        if self._reader is None or number != self._received_number:
+        if self._segments is None or number != self._received_number:
             return None
-        return self._reader.left
+        return self._segments.remaining
 
     def _receive_in_thread(self, buffer: memoryview) -> int:
         sock = self._socket
@@ -292,7 +275,7 @@ def _load_report(reader: SegmentReader, _: int) -> Any:
 
 
 def _joined(frames: Sequence[Segment]) -> Sequence[Segment]:
-    """Join small frames, so that they cost one system call; leave large segments alone."""
+    """Join small frames, so that they take one system call, but no large segments."""
     if len(frames) > 1 and sum(map(len, frames)) <= wire.BODY_LIMIT:
         return [b"".join(frames)]
     return frames

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._common.pickling import Joining
+from .._common.pieces import Joining
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

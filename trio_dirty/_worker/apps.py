@@ -40,10 +40,10 @@ def load(module: str, qualname: str) -> Any:
 
 
 class FreshLoader(SourceFileLoader):
-    """Imports what the source says, also when it has changed twice within a second.
+    """Imports the present source, even if it has changed twice within a second.
 
-    Python takes bytecode for that of a source when the size and the whole second of the
-    change agree. So a worker that is started by a reload could execute what was there before.
+    Python uses cached bytecode if the size and the second of the last change of its source are
+    the same. So a worker that is started by a reload could execute the former source.
     """
 
     def get_data(self, path: str) -> bytes:
@@ -55,7 +55,7 @@ class FreshLoader(SourceFileLoader):
 
 
 def import_afresh() -> None:
-    """Have this process import from now on with `FreshLoader`."""
+    """Have this process import with `FreshLoader` from now on."""
     hook = FileFinder.path_hook(
         (ExtensionFileLoader, EXTENSION_SUFFIXES),
         (FreshLoader, SOURCE_SUFFIXES),
@@ -78,7 +78,7 @@ class Apps:
             self._apps[index] = instance
 
     def find(self, target: bytes) -> Action:
-        """Return what a target's bytes stand for, and remember it in ``actions``."""
+        """Return what a target's bytes mean, and keep it in ``actions``."""
         meant = pickle.loads(target)
         if type(meant) is tuple:
             index, name = meant

@@ -1,6 +1,6 @@
 """The execution of one request in a worker. Imports nothing of trio, and does no I/O.
 
-Whoever has it executed, a process or a simulated worker, sends the frames that it returns.
+Worker processes and simulated workers use it; they send the frames that it returns.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from time import perf_counter
 
 from .._common import wire
 from .._common.credit import CreditWindow
-from .._common.pickling import SegmentsCutError
-from .socket import LinkLost
+from .._common.segments import SegmentsCutError
+from .socket import ConnectionLost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, TypeAlias
 
-    from .._common.pickling import SegmentReader
+    from .._common.segments import SegmentReader
     from .._common.wire import Segment
     from .apps import Apps
     from .lane import Lane
-    from .outcomes import Outbox
+    from .outcomes import OutcomeEncoder
 
     Pickled: TypeAlias = bytes | SegmentReader
 
 
 def answer(
-    lane: Lane, apps: Apps, outbox: Outbox, number: int, target: bytes, pickled: Pickled
+    lane: Lane, apps: Apps, encoder: OutcomeEncoder, number: int, target: bytes, pickled: Pickled
 ) -> Sequence[Segment]:
     """Execute one request; return the frames of its outcome."""
     began = perf_counter()
@@ -40,72 +40,78 @@ def answer(
         lane.armed = False
         if type(value) in CONSUMED:
             raise refusal(value)
-    except LinkLost:
+    except ConnectionLost:
         raise
     except SegmentsCutError as error:
-        raise LinkLost from error
+        raise ConnectionLost from error
     except BaseException as error:
         lane.armed = False
-        return outbox.error(error, number, perf_counter() - began)
-    return outbox.result(value, number, perf_counter() - began)
+        return encoder.error(error, number, perf_counter() - began)
+    return encoder.result(value, number, perf_counter() - began)
 
 
 class StreamExecution:
-    """The execution of a request whose results come one by one: step after step.
+    """The execution of a request whose results are sent one by one.
 
-    To be stepped while ``lane.window`` is open, and closed once ``lane.left`` is true.
+    Call `step` while ``lane.window`` is open, and `close` once ``lane.abandoned`` is true.
 
     Attributes:
         ended: whether the last frames have been returned.
     """
 
     def __init__(
-        self, lane: Lane, apps: Apps, outbox: Outbox, number: int, target: bytes, pickled: Pickled
+        self,
+        lane: Lane,
+        apps: Apps,
+        encoder: OutcomeEncoder,
+        number: int,
+        target: bytes,
+        pickled: Pickled,
     ) -> None:
         self._lane = lane
         lane.window = CreditWindow()
         self._apps = apps
-        self._outbox = outbox
+        self._encoder = encoder
         self._number = number
         self._call: tuple[bytes, Pickled] | None = (target, pickled)
         self._iterator: Iterator[Any] | None = None
-        # Of the steps. The time that they wait for the reader does not count.
+        # The time of the steps, without that of waiting for the reader.
         self._seconds = 0.0
         self.ended = False
 
     def step(self) -> Sequence[Segment]:
-        """Run the generator to its next ``yield``; return the frames of what came of it."""
+        """Run the generator to its next ``yield`` or its end; return the frames that report it."""
         lane = self._lane
         began = perf_counter()
         try:
             if self._call is not None:
                 try:
                     self._start(*self._call)
-                except StopIteration as error:  # which ends nothing that has not begun
+                except StopIteration as error:  # raised by the action: no end of its generator
                     lane.armed = False
                     self.ended = True
-                    return self._outbox.error(error, self._number, self._since(began))
+                    return self._encoder.error(error, self._number, self._since(began))
             value = lane.run(next, (self._iterator,), {})
             lane.armed = False
-        except LinkLost:
+        except ConnectionLost:
             raise
         except SegmentsCutError as error:
-            raise LinkLost from error
+            raise ConnectionLost from error
         except StopIteration:
             lane.armed = False
             self.ended = True
-            return self._outbox.result(None, self._number, self._since(began))
+            return self._encoder.result(None, self._number, self._since(began))
         except BaseException as error:
             lane.armed = False
             self.ended = True
-            # One that was interrupted on the way into its step has not heard of it.
+            # An interrupt at the beginning of a step is raised outside the generator.
             with contextlib.suppress(BaseException):
                 self._close_iterator()
-            return self._outbox.error(error, self._number, self._since(began))
+            return self._encoder.error(error, self._number, self._since(began))
         try:
-            segments = self._outbox.dump(value)
+            segments = self._encoder.dump(value)
         except BaseException as error:
-            frames = self._outbox.not_pickled("a chunk", value, error, self._number, 0.0)
+            frames = self._encoder.not_pickled("a chunk", value, error, self._number, 0.0)
             self.close()
             return frames
         frames = wire.value_frames(wire.CHUNK, self._number, segments)
@@ -126,17 +132,17 @@ class StreamExecution:
         self._iterator = value
 
     def close(self) -> Sequence[Segment]:
-        """Close the generator, whose reader has left; return the frames that say so.
+        """Close the generator, whose reader has left; return the frames that report it.
 
-        Nothing is raised in what it does at its end, but by itself.
+        What it does at its end is not interrupted.
         """
         self.ended = True
         began = perf_counter()
         try:
             self._close_iterator()
         except BaseException as error:
-            return self._outbox.error(error, self._number, self._since(began))
-        return self._outbox.result(None, self._number, self._since(began))
+            return self._encoder.error(error, self._number, self._since(began))
+        return self._encoder.result(None, self._number, self._since(began))
 
     def _close_iterator(self) -> None:
         close = getattr(self._iterator, "close", None)
@@ -148,11 +154,11 @@ class StreamExecution:
 
 
 CONSUMED = frozenset((types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType))
-"""Results that only exist as long as somebody consumes them."""
+"""Results that have to be consumed in the worker."""
 
 
 def refusal(value: Any) -> TypeError:
-    """Return the error for such a result of a request that wants one value."""
+    """Return the error for such a result of a request for one value."""
     name = value.__qualname__
     if type(value) is types.GeneratorType:
         value.close()
@@ -166,7 +172,7 @@ def refusal(value: Any) -> TypeError:
 
 
 def no_stream(value: Any) -> TypeError:
-    """Return the error for a result that is no iterator, of a request that wants a stream."""
+    """Return the error for a result that is no iterator, of a request for a stream."""
     if type(value) in CONSUMED:
         return refusal(value)
     kind = type(value).__qualname__

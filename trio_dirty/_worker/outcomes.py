@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .._common import wire
 from .._common.errors import TEXT_LIMIT, qualified, traceback_text
-from .._common.pickling import SLOW_TYPES, SegmentPickler, instead_of, is_slow
+from .._common.pickling import SegmentPickler
+from .._common.pieces import SLOW_TYPES, instead_of, is_slow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from .._common.wire import Segment
 
 FOLLOWS = True
-"""Stands in a failure for the exception, which is pickled behind it."""
+"""In place of the exception in a failure: the exception is pickled behind the failure."""
 
 
-class Outbox:
-    """Turns outcomes into the frames that report them."""
+class OutcomeEncoder:
+    """Makes the frames that report outcomes. Not thread-safe."""
 
     def __init__(self) -> None:
         self.dump = SegmentPickler().dump
@@ -36,7 +37,7 @@ class Outbox:
         """Return the frames of a result, or of the failure to pickle it."""
         try:
             if type(value) in SLOW_TYPES and is_slow(value):
-                # So that the pool can take it in piece by piece.
+                # So that the pool can unpickle it piece by piece.
                 return self.report(wire.RESULT, instead_of(value, _not_needed), number, seconds)
             return wire.value_frames(wire.RESULT, number, self.dump(value), seconds)
         except BaseException as error:
@@ -53,9 +54,8 @@ class Outbox:
     def error(self, error: BaseException, number: int, seconds: float) -> Sequence[Segment]:
         """Return the frames of an exception that an action raised.
 
-        They say its text, its type's name, its traceback, and, pickled, the exception itself: that
-        travels only if it pickles, and if raising it in the caller's program is harmless. A
-        `SystemExit` would end it.
+        They hold its text, its type's name, its traceback, and the exception itself, pickled, if
+        it can be pickled and may be raised in the caller's program. A `SystemExit` would end that.
         """
         kind = qualified(type(error))
         try:
@@ -70,7 +70,7 @@ class Outbox:
                 text += f" (it cannot be pickled: {type(cause).__name__})"
         failure = text, kind, traceback_text(error)
         if len(pickled) > 1:
-            # Behind the failure and not inside, so that what is large in it is not copied.
+            # Behind the failure and not in it, so that large data in it is not copied.
             segments = [*self.dump((*failure, FOLLOWS)), *pickled]
             return wire.large_frame(wire.ERROR, number, segments, seconds=seconds)
         alone = pickled[0] if pickled else None
@@ -78,7 +78,7 @@ class Outbox:
 
 
 def _not_needed() -> None:
-    """For what is pickled where nothing else wants the interpreter lock, or can wait for it."""
+    """For pickling in a worker, where other threads may wait for the interpreter lock."""
 
 
 def _cut(text: str) -> str:

@@ -14,21 +14,22 @@ from .._common import wire
 from .._common.app import declared_workers
 from .._common.context import WorkerInfo, current_lane, current_worker
 from .._common.errors import AppLoadError, traceback_text
-from .._common.pickling import read_whole
-from .._common.wire import HEADER
+from .._common.frames import read_frames
+from .._common.segments import read_whole
 from .._engines.contract import Blueprint, Chunks, Engine, Exit, Pong, Worker
 from .._engines.nursery import open_service_nursery
 from .._engines.processes import log_closing
 from .._engines.replies import chunk, reply
 from .._worker.apps import Apps, load
 from .._worker.execution import StreamExecution, answer
-from .._worker.lane import Lane
-from .._worker.outcomes import Outbox
+from .._worker.lane import WITHDRAWN, Lane
+from .._worker.outcomes import OutcomeEncoder
 from ._plans import Boot, Call, Plan, Turn, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from .._common.frames import Frame
     from .._common.wire import Segment
     from .._engines.contract import Answer
     from .._rules.targets import AppPaths
@@ -41,15 +42,15 @@ class SimEngine(Engine):
     """Starts simulated workers, on trio's clock and in this process, for one pool at a time.
 
     An action is executed at the moment at which it begins, and its result arrives after the
-    time that the plan gives it. Whatever it raises, `SystemExit` included, goes to its
-    caller and not through the test. An action that ends its process ends the test's:
-    plan a `Turn` with an exit code instead. A Ctrl-C that arrives in an app's code ends that
-    code only, so that an action that hangs can be ended; its caller gets a `RemoteError`.
+    time that the plan gives it. Its caller gets whatever it raises, even a `SystemExit`. An
+    action must not end its process, which is the test's: plan a `Turn` with an exit code
+    instead. A Ctrl-C in an app's code ends only that code, for instance an action that hangs;
+    its caller gets a `RemoteError`.
 
     Args:
         plan: how boots and executions go; None: smoothly and at once.
-        look_seconds: how often the pool looks after its workers, to notice those that are
-            stopped. Never, unless it is told: virtual hours of idleness would take real time.
+        look_seconds: how often the pool checks whether a worker is stopped. By default it
+            never does, since virtual hours without requests would take real time.
 
     Raises:
         TypeError: it is no plan.
@@ -60,7 +61,7 @@ class SimEngine(Engine):
         if not isinstance(plan, Plan | None):
             raise TypeError(f"plan must be a Plan, such as RandomPlan(seed=1), was {plan!r}")
         self._plan = Plan() if plan is None else plan
-        # In the order of their starts; where one takes over from another, both are there.
+        # In the order of their starts. While one takes over from another, both are there.
         self._workers: list[SimWorker] = []
 
     def now(self) -> float:
@@ -76,9 +77,9 @@ class SimEngine(Engine):
         return True
 
     def stall(self, slot: int) -> bool:
-        """Have the slot's present worker make no progress, as SIGSTOP does.
+        """Stop the slot's present worker, as SIGSTOP does.
 
-        It neither boots nor begins, answers or closes, until `resume` or its death.
+        It does not boot, begin, answer or close until `resume` or its death.
 
         Returns:
             Whether there was one alive.
@@ -90,7 +91,7 @@ class SimEngine(Engine):
         return True
 
     def resume(self, slot: int) -> bool:
-        """Let a stalled worker go on; return whether there was one alive."""
+        """Continue a stalled worker; return whether there was one."""
         worker = self._alive(slot)
         if worker is None or worker.stalled is None:
             return False
@@ -127,7 +128,7 @@ class SimLane(Lane):
     """What one lane of a simulated worker executes.
 
     Attributes:
-        lasting: while an action lasts: an interrupt ends that at once.
+        lasting: the scope of the time that an action takes; an interrupt cancels it.
     """
 
     lasting: trio.CancelScope | None = None
@@ -150,14 +151,15 @@ class SimWorker(Worker):
         self._boot_error: str | None = None
         self.is_ready: bool = False
         self._closing = False
-        self._inbox: deque[tuple[int, bytes | None, bytes, int]] = deque()
+        self._inbox: deque[Frame] = deque()
+        self._withdrawn: set[int] = set()
         self._replies: list[Answer] = []
         self._lanes = [SimLane() for _ in range(blueprint.lanes)]
         self._held: trio.Event | None = None
         self._pinged = 0
         self._was_stopped = False
         self._memory = 0
-        # The worker's tasks, and the one that receives, look again when something has changed.
+        # Where the worker's tasks and the pool's receiving task wait for any change.
         self._changed = trio.lowlevel.ParkingLot()
 
     # The pool's side
@@ -192,47 +194,31 @@ class SimWorker(Worker):
     unsent = 0
 
     async def send_rest(self, rest: Sequence[Segment]) -> None:
-        """There is no rest."""
+        """Do nothing: `send_nowait` sends all."""
 
     def unreceived(self, number: int) -> int | None:
-        """Answers arrive whole."""
+        """Return None: answers arrive whole."""
         return None
 
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
         """Put the frames into the worker's inbox."""
-        data = memoryview(b"".join(frames))
-        while data and self._exit is None:
-            length, kind, target_length, _, number = HEADER.unpack_from(data)
-            body, data = data[HEADER.size : HEADER.size + length], data[HEADER.size + length :]
+        if self._exit is not None:
+            return ()
+        for kind, number, seconds, target, body in read_frames(b"".join(frames)):
             if kind == wire.CLOSE:
                 self._closing = True
             elif kind == wire.PING:
                 self._pinged = number
-            elif kind == wire.CREDIT:
-                for lane in self._executing(number):
-                    lane.window.give_back(*wire.pair(body))
-            elif kind == wire.INTERRUPT:
-                for lane in self._executing(number):
-                    lane.interrupt(*wire.pair(body))
-            elif kind == wire.WITHDRAW:
-                for lane in self._executing(number):
-                    lane.left = True
-                self._inbox = deque(
-                    (other, None if other == number else target, pickled, kind)
-                    for other, target, pickled, kind in self._inbox
-                )
+            elif kind <= wire.STREAM:
+                self._inbox.append((kind, number, seconds, target, body))
             else:
-                pickled = body[target_length:]
-                if kind & wire.LARGE:
-                    size = wire.large_size(body)
-                    pickled, data = data[:size], data[size:]
-                target = bytes(body[:target_length])
-                self._inbox.append((number, target, bytes(pickled), kind))
+                for lane in self._lanes:
+                    if lane.number == number:
+                        lane.obey(kind, body)
+                if kind == wire.WITHDRAW and any(number == other for _, other, *_ in self._inbox):
+                    self._withdrawn.add(number)
         self._changed.unpark_all()
         return ()
-
-    def _executing(self, number: int) -> list[SimLane]:
-        return [lane for lane in self._lanes if lane.number == number]
 
     async def receive(self) -> Sequence[Answer]:
         """Wait for replies."""
@@ -243,13 +229,13 @@ class SimWorker(Worker):
         return replies
 
     def interrupt(self) -> None:
-        """End what lasts, unless the worker is stopped: then when it goes on."""
+        """End the time of interrupted actions; of a stopped worker, when it is resumed."""
         for lane in self._lanes:
             if self.stalled is None and lane.lasting is not None and lane.interrupted:
                 lane.lasting.cancel()
 
     async def hold(self) -> None:
-        """Have it make no progress, besides what else stops it."""
+        """Stop the worker until `release`, independently of `stall`."""
         self._held = trio.Event()
         await trio.lowlevel.checkpoint()
 
@@ -258,17 +244,17 @@ class SimWorker(Worker):
         return bool(self._replies)
 
     def release(self) -> None:
-        """Let it go on."""
+        """End `hold`."""
         if self._held is not None:
             self._held.set()
             self._held = None
 
     def memory(self) -> int:
-        """Return what the plan has said."""
+        """Return the memory that the plan has given it."""
         return 0 if self._exit is not None else self._memory
 
     def stands_still(self, *, busy: bool) -> bool:
-        """Return whether it was stopped at the last look, and is."""
+        """Return whether it was stopped at the last call, and is now."""
         was_stopped, self._was_stopped = self._was_stopped, self.stalled is not None
         return was_stopped and self._was_stopped
 
@@ -293,7 +279,7 @@ class SimWorker(Worker):
             self.stalled = trio.Event()
 
     def resume(self) -> None:
-        """Let it go on, if it is stopped."""
+        """Continue the worker, if it is stopped."""
         if self.stalled is not None:
             self.stalled.set()
             self.stalled = None
@@ -336,7 +322,7 @@ class SimWorker(Worker):
 
     async def _execute_requests(self, apps: Apps, lane: SimLane) -> None:
         current_lane.set(lane)
-        outbox = Outbox()
+        encoder = OutcomeEncoder()
         while True:
             await self._not_stalled()
             if self._pinged:
@@ -348,40 +334,40 @@ class SimWorker(Worker):
                     return
                 await self._changed.park()
                 continue
-            number, target, arguments, kind = self._inbox.popleft()
-            lane.begin(number)
-            if target is None:
+            kind, number, _, target, pickled = self._inbox.popleft()
+            lane.begin(number, WITHDRAWN if number in self._withdrawn else 0)
+            self._withdrawn.discard(number)
+            if lane.abandoned:
                 self._report([wire.frame(wire.SKIPPED, number)])
                 continue
-            turn = self._turn(target, arguments)
+            turn = self._turn(target, pickled)
             self._memory += turn.memory
-            pickled = read_whole(arguments) if kind & wire.LARGE else arguments
-            if kind & ~wire.LARGE == wire.REQUEST:
-                frames = answer(lane, apps, outbox, number, target, pickled)
+            if kind == wire.REQUEST:
+                frames = answer(lane, apps, encoder, number, target, pickled)
                 seconds, began = turn.seconds, trio.current_time()
                 interrupt = await self._last(lane, turn)
                 if interrupt is not None:
                     seconds = min(seconds, trio.current_time() - began)
-                    frames = outbox.error(interrupt, number, seconds)
+                    frames = encoder.error(interrupt, number, seconds)
                 await self._not_stalled()
                 if interrupt is None:
                     await self._die_as_planned(turn)
                 self._report(frames, seconds)
             else:
-                execution = StreamExecution(lane, apps, outbox, number, target, pickled)
-                await self._stream(lane, execution, turn, outbox, number)
+                execution = StreamExecution(lane, apps, encoder, number, target, pickled)
+                await self._stream(lane, execution, turn, encoder, number)
 
     async def _stream(
         self,
         lane: SimLane,
         execution: StreamExecution,
         turn: Turn,
-        outbox: Outbox,
+        encoder: OutcomeEncoder,
         number: int,
     ) -> None:
         seconds = 0.0
         while not execution.ended:
-            if lane.left:
+            if lane.abandoned:
                 frames = execution.close()
             elif lane.window.is_open:
                 began = trio.current_time()
@@ -395,7 +381,7 @@ class SimWorker(Worker):
                     frames = execution.step()
                 else:
                     execution.close()
-                    frames = outbox.error(interrupt, number, seconds)
+                    frames = encoder.error(interrupt, number, seconds)
             else:
                 await self._changed.park()
                 continue
@@ -403,7 +389,7 @@ class SimWorker(Worker):
             self._report(frames, seconds)
 
     async def _last(self, lane: SimLane, turn: Turn) -> BaseException | None:
-        """Let an action take its time; return what it was interrupted with, if it was."""
+        """Let an action take its time; return what interrupted it, or None."""
         if turn.stall:
             await trio.sleep(turn.stall)
         with trio.CancelScope() as lasting:
@@ -429,17 +415,12 @@ class SimWorker(Worker):
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _report(self, frames: Sequence[Segment], seconds: float = 0.0) -> None:
-        data = memoryview(b"".join(frames))
-        length, kind, _, _, number = HEADER.unpack_from(data)
-        body = data[HEADER.size : HEADER.size + length]
-        if kind & wire.LARGE:
-            body = data[HEADER.size + length :]
-        kind &= ~wire.LARGE
-        load = read_whole(bytes(body)).load_next
-        if kind == wire.CHUNK:
-            self._replies.append(Chunks(number, [(chunk(load), len(body))]))
-        else:
-            self._replies.append(reply(kind, number, seconds, load))
+        for kind, number, _, _, body in read_frames(b"".join(frames)):
+            load = read_whole(body).load_next
+            if kind == wire.CHUNK:
+                self._replies.append(Chunks(number, [(chunk(load), len(body))]))
+            else:
+                self._replies.append(reply(kind, number, seconds, load))
         self._changed.unpark_all()
 
     def _turn(self, target: bytes, pickled: bytes) -> Turn:
@@ -450,12 +431,12 @@ class SimWorker(Worker):
 
     @trio.lowlevel.enable_ki_protection
     def _call(self, target: bytes, pickled: bytes) -> Call | None:
-        """Return what the plan is shown; None if it does not unpickle: `answer` reports that."""
-        # A copy of its own: plans keep calls, and actions change their arguments.
+        """Return the call as the plan sees it; None if it does not unpickle (see `answer`)."""
+        # A copy: plans may keep calls, and actions may change their arguments.
         try:
             meant = pickle.loads(target)
             app, action = meant if isinstance(meant, tuple) else (None, meant.__qualname__)
-            args, kwargs = read_whole(pickled).load()
+            args, kwargs = pickle.loads(pickled)
         except BaseException:
             return None
         return Call(self._blueprint.slot, self._blueprint.worker, app, action, args, kwargs)
