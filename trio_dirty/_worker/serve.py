@@ -107,6 +107,7 @@ def stand_or_fall(link: Link, run: Callable[..., object], *args: object) -> None
 
 def _lanes() -> Any:
     # A worker with one lane has no use for threads, and need not import them.
+    from . import thread_lanes
 
     return thread_lanes
 
