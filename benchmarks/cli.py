@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import boot, limits, many, months, noop, report, scenarios, streams, waiting
-from .arguments import count, open_console
-from .catalogue import SCENARIOS
 from .chaos.cli import main as chaos
-from .crash import measure_crash
-from .display import open_display
+from .comparison import noop, scenarios
+from .comparison.catalogue import SCENARIOS
+from .costs import boot, many, streams, waiting
+from .costs.crash import measure_crash
+from .costs.leaving import measure_leaving
+from .costs.loop import measure_loop
+from .endurance import run as months
 from .held.cli import main as held
-from .leaving import measure_leaving
-from .loop import measure_loop
-from .record import Run, default_path, write
+from .limits import run as limits
+from .output import report
+from .output.arguments import count, open_console
+from .output.display import open_display
+from .output.record import Run, default_path, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .catalogue import Scenario
-    from .display import Display
+    from .comparison.catalogue import Scenario
+    from .output.display import Display
 
 PARTS = (
     "scenarios",

@@ -66,7 +66,7 @@ def relay_stamps(connection: socket) -> None:
 
 
 def note(path: str, value: float) -> None:
-    """Write down a number for the pool's process to read: see `benchmarks.notes`."""
+    """Write down a number for the pool's process to read: see `benchmarks.harness.notes`."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.pwrite(fd, NUMBER.pack(value), 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 import trio
 
-from ..figures import Figure
+from ..harness.figures import Figure
 
 PATIENCE = 20.0
 """Seconds for threads to end: trio keeps idle ones for ten."""

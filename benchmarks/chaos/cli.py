@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..arguments import count, open_console
-from ..record import default_path, write
+from ..output.arguments import count, open_console
+from ..output.record import default_path, write
 from .display import Watch
 from .report import chaos_record, chaos_table
 from .run import Settings, run_chaos

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..figures import Figure
+from ..harness.figures import Figure
 from .journal import ENDING_BITS, Ending
 from .work import BEGUN, BOOTED, EXITING, HOGGING, KIND_SHIFT
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ..record import machine
-from ..report import verdict
+from ..output.record import machine
+from ..output.report import verdict
 
 if TYPE_CHECKING:
     from datetime import datetime

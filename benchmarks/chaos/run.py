@@ -14,8 +14,8 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..figures import Figure
-from ..memory import resident
+from ..harness.figures import Figure
+from ..harness.memory import resident
 from ..work import Empty
 from .agents import Agents
 from .census import Census, Memory, back_to, compare, compare_memory

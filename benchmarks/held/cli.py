@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import count, open_console
-from ..display import open_display
-from ..record import default_path, write
+from ..output.arguments import count, open_console
+from ..output.display import open_display
+from ..output.record import default_path, write
 from .catalogue import rows
 from .report import held_record, held_table, over_in_words
 from .run import measure_all

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from ..record import machine
-from ..report import verdict
+from ..output.record import machine
+from ..output.report import verdict
 from .event import LIMIT_MS
 
 if TYPE_CHECKING:

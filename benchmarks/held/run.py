@@ -11,7 +11,7 @@ from .watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..display import Display
+    from ..output.display import Display
     from .event import Row
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from trio_dirty import open_pool
 
+from ..harness.notes import open_note
+from ..work import Work
 from .cancelling import measure_asking, measure_interrupt, measure_kept, measure_kill
-from .notes import open_note
 from .timeouts import KINDS, measure_timeouts
-from .work import Work
 
 if TYPE_CHECKING:
-    from .display import Stage
-    from .figures import Figure
+    from ..harness.figures import Figure
+    from ..output.display import Stage
 
 STEPS = 4 + KINDS
 

@@ -12,15 +12,15 @@ from math import nan
 from statistics import median
 from typing import TYPE_CHECKING
 
+from ..harness.figures import Figure, percentile
 from .catalogue import NOOP, THROUGHPUT
-from .figures import Figure, percentile
 from .peers import open_peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .display import Stage
-    from .load import Load
+    from ..harness.load import Load
+    from ..output.display import Stage
     from .peers import Peer
 
 FLOODS = (100, 1000)

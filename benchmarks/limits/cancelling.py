@@ -10,15 +10,15 @@ import trio
 
 from trio_dirty import open_pool
 
-from .child import run_script
-from .figures import Figure
-from .work import Work
+from ..harness.child import run_script
+from ..harness.figures import Figure
+from ..work import Work
 
 if TYPE_CHECKING:
     from trio_dirty import Pool
 
-    from .display import Stage
-    from .notes import Note
+    from ..harness.notes import Note
+    from ..output.display import Stage
 
 INTERRUPT_MS = 10
 OVER_BOOT_MS = 50

@@ -10,8 +10,8 @@ from .renewing import measure_renewing, measure_resizing
 from .replacing import measure_replacing
 
 if TYPE_CHECKING:
-    from .display import Stage
-    from .figures import Figure
+    from ..harness.figures import Figure
+    from ..output.display import Stage
 
 
 @dataclass(frozen=True, slots=True)

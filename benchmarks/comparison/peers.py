@@ -15,9 +15,9 @@ import trio_parallel
 
 from trio_dirty import open_pool
 
+from ..harness.load import Load, drive
+from ..work import FUNCTIONS, Work, noop
 from .executors import METHODS
-from .load import Load, drive
-from .work import FUNCTIONS, Work, noop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -80,7 +80,7 @@ class TrioParallel:
 
 
 class Executor:
-    """A `ProcessPoolExecutor` in the process that serves `benchmarks.executors`."""
+    """A `ProcessPoolExecutor` in the process that serves `benchmarks.comparison.executors`."""
 
     def __init__(self, process: subprocess.Popen[str], method: str) -> None:
         self.name = f"concurrent.futures ({method})"
@@ -124,7 +124,7 @@ async def _one_at_a_time(call: Callable[[], Awaitable[object]], requests: int) -
 
 @contextmanager
 def _executors(workers: int) -> Iterator[list[Peer]]:
-    command = [sys.executable, "-m", "benchmarks.executors", str(workers)]
+    command = [sys.executable, "-m", "benchmarks.comparison.executors", str(workers)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None

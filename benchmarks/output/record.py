@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from .figures import Figure
-    from .noop import PeerResult
-    from .scenarios import ScenarioResult
+    from ..comparison.noop import PeerResult
+    from ..comparison.scenarios import ScenarioResult
+    from ..harness.figures import Figure
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 @dataclass(slots=True)

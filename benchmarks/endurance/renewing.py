@@ -9,16 +9,16 @@ import trio
 
 from trio_dirty import open_pool
 
-from .figures import Figure, percentile
-from .load import drive_during
-from .work import Work
+from ..harness.figures import Figure, percentile
+from ..harness.load import drive_during
+from ..work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_dirty import Pool
 
-    from .display import Stage
+    from ..output.display import Stage
 
 RENEWING_CLIENTS = 200
 RENEWING_SIZES = (8, 1, 5, 2, 7, 3, 6, 4)

@@ -11,15 +11,15 @@ import trio
 
 from trio_dirty import open_pool
 
-from .figures import Figure
-from .work import Work
+from ..harness.figures import Figure
+from ..work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_dirty import Pool
 
-    from .display import Stage
+    from ..output.display import Stage
 
 HELD_MS = 20
 TICK = 0.001

@@ -12,14 +12,14 @@ import trio
 
 from trio_dirty import WorkerCrashedError, open_pool
 
-from .figures import Figure
-from .polling import wait_until
-from .work import Work
+from ..harness.figures import Figure
+from ..harness.polling import wait_until
+from ..work import Work
 
 if TYPE_CHECKING:
     from trio_dirty import Pool
 
-    from .display import Stage
+    from ..output.display import Stage
 
 CRASH_MS = 20
 LONG_MS = 60_000

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from .figures import in_words
-from .noop import FLOODS
+from ..comparison.noop import FLOODS
+from ..harness.figures import in_words
 
 if TYPE_CHECKING:
-    from .figures import Figure
-    from .noop import PeerResult
-    from .scenarios import ScenarioResult
+    from ..comparison.noop import PeerResult
+    from ..comparison.scenarios import ScenarioResult
+    from ..harness.figures import Figure
 
 
 def verdict(reached: bool | None) -> str:

@@ -16,16 +16,16 @@ import trio
 
 from trio_dirty import RequestTimeoutError
 
-from .figures import Figure
-from .work import Work
+from ..harness.figures import Figure
+from ..work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_dirty import Pool
 
-    from .display import Stage
-    from .notes import Note
+    from ..harness.notes import Note
+    from ..output.display import Stage
 
 LATER_MS = 20
 LIMIT_SECONDS = 0.1

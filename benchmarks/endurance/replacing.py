@@ -12,12 +12,12 @@ import trio
 
 from trio_dirty import open_pool
 
-from .events import Watch
-from .figures import Figure
-from .work import Work
+from ..harness.events import Watch
+from ..harness.figures import Figure
+from ..work import Work
 
 if TYPE_CHECKING:
-    from .display import Stage
+    from ..output.display import Stage
 
 BEYOND_BOOT_MS = 50
 IDLE_SECONDS = 0.05

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from ..work import NUMBER
 from .polling import wait_until
-from .work import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

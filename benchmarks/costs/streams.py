@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from trio_dirty import open_pool
 
-from .figures import Figure, percentile
-from .notes import open_note
-from .polling import wait_steady
+from ..harness.figures import Figure, percentile
+from ..harness.notes import open_note
+from ..harness.polling import wait_steady
+from ..work import STAMP_SECONDS, Work
 from .relay import open_relay
-from .work import STAMP_SECONDS, Work
 
 if TYPE_CHECKING:
     from trio_dirty import Pool
 
-    from .display import Stage
+    from ..output.display import Stage
 
 SMALL, LARGE = 16, 64 << 10
 

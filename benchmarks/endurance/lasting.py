@@ -13,15 +13,15 @@ import psutil
 
 from trio_dirty import open_pool
 
-from .events import Watch
-from .figures import Figure
-from .load import drive
-from .memory import settled
-from .polling import wait_steady
-from .work import Work
+from ..harness.events import Watch
+from ..harness.figures import Figure
+from ..harness.load import drive
+from ..harness.memory import settled
+from ..harness.polling import wait_steady
+from ..work import Work
 
 if TYPE_CHECKING:
-    from .display import Stage
+    from ..output.display import Stage
 
 WORKERS = 4
 CLIENTS = 40

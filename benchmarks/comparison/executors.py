@@ -1,6 +1,6 @@
 """`ProcessPoolExecutor`, with fork and with spawn, in a process of its own.
 
-Run as ``python -m benchmarks.executors WORKERS``; answers a line of JSON for each on its
+Run as ``python -m benchmarks.comparison.executors WORKERS``; answers a line of JSON for each on its
 standard input. A process of its own, because one that runs trio may have threads, and must
 not be forked then; and because its executors' threads would disturb trio's.
 """
@@ -15,7 +15,7 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .work import FUNCTIONS, noop
+from ..work import FUNCTIONS, noop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,8 @@ from trio_dirty._rules.dispatcher import Dispatcher
 from trio_dirty._rules.limits import Limits
 from trio_dirty._rules.targets import Target
 
-from .figures import Figure
-from .work import Empty
+from ..harness.figures import Figure
+from ..work import Empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trio_dirty._rules.options import Routing
     from trio_dirty._rules.request import Request
 
-    from .display import Stage
+    from ..output.display import Stage
 
 OPEN_SECONDS = 6
 """Of `MANY` on two processors."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .child import run_script
-from .figures import Figure
+from ..harness.child import run_script
+from ..harness.figures import Figure
 
 if TYPE_CHECKING:
-    from .display import Stage
+    from ..output.display import Stage
 
 READY_SECONDS = 0.6
 RESIDENT_MB = 22

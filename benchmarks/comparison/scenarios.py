@@ -23,16 +23,16 @@ import trio
 
 from trio_dirty import open_pool
 
+from ..harness.figures import percentile, summary_ms
+from ..harness.load import drive, shares
+from ..work import Work
 from .control import open_control
-from .figures import percentile, summary_ms
-from .load import drive, shares
-from .work import Work
 
 if TYPE_CHECKING:
+    from ..harness.load import Load
+    from ..output.display import Stage
     from .catalogue import Scenario
     from .control import Control
-    from .display import Stage
-    from .load import Load
 
 STEPS = 3
 MOST_ERRORS = 10

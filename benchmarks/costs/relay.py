@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .work import NUMBER, relay_stamps
+from ..work import NUMBER, relay_stamps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .work import FUNCTIONS
+from ..work import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

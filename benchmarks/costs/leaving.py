@@ -10,12 +10,12 @@ import trio
 
 from trio_dirty import open_pool
 
-from .figures import Figure
-from .polling import wait_until
-from .work import Work
+from ..harness.figures import Figure
+from ..harness.polling import wait_until
+from ..work import Work
 
 if TYPE_CHECKING:
-    from .display import Stage
+    from ..output.display import Stage
 
 IDLE_SECONDS = 0.3
 BUSY_SECONDS = 0.2

@@ -12,11 +12,11 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .child import run_script
-from .figures import Figure
+from ..harness.child import run_script
+from ..harness.figures import Figure
 
 if TYPE_CHECKING:
-    from .display import Stage
+    from ..output.display import Stage
 
 EXTRA_KB = 1.5
 SEGMENTS = 9
