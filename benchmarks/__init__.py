@@ -49,7 +49,8 @@ harness/: what measurements are made with.
     polling     waiting for what is told only when it is asked for
     events      what a pool tells of its workers by itself
     notes       a number that an action writes down and the pool's process reads
-    memory      resident memory
+    process     memory, descriptors and children of this process
+    words       numbers and errors in words
     child       programs of scripts/, run as processes
 
 output/: what is shown and kept.

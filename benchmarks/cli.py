@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from .limits import run as limits
 from .output import report
 from .output.arguments import count, open_console
 from .output.display import open_display
-from .output.record import Run, default_path, write
+from .output.record import Run, local_time, save
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return held(argv[1:])
     choice = parse(argv)
     console = open_console()
-    started = datetime.now().astimezone().replace(tzinfo=None)
+    started = local_time()
     run = Run()
     with open_display(console) as display:
         trio.run(measure, choice, run, display)
@@ -178,8 +177,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run.peers:
         console.print(report.peer_table(run.peers))
     if run.figures:
-        console.print(report.figure_table(run.figures))
-    path = choice.output or default_path(started)
-    write(run.record(started), path)
-    console.print(f"written to {path}", soft_wrap=True)
+        console.print(report.figure_table(run.figures, "Further measures"))
+    save(run.record(started), choice.output, console)
     return int(any(result.load.errors for result in run.scenarios))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 import trio
 
 from ..harness.figures import Figure
+from ..harness.polling import wait_until
 
+LOOK_SECONDS = 0.1
 PATIENCE = 20.0
 """Seconds for threads to end: trio keeps idle ones for ten."""
 
@@ -46,9 +49,10 @@ class Census:
 
 async def back_to(before: Census) -> Census:
     """Wait until there is no more of anything than before, or too long; return what there is."""
-    with trio.move_on_after(PATIENCE):
-        while Census.now().exceeds(before):  # noqa: ASYNC110  nothing tells of it
-            await trio.sleep(0.1)
+    with suppress(trio.TooSlowError):
+        await wait_until(
+            lambda: not Census.now().exceeds(before), every=LOOK_SECONDS, patience=PATIENCE
+        )
     return Census.now()
 
 

@@ -15,6 +15,7 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..harness.words import error_in_words
 from ..work import FUNCTIONS, noop
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def flood(
 
         def done(future: Future[None]) -> None:
             if error := future.exception():
-                errors.append(f"{type(error).__name__}: {error}")
+                errors.append(error_in_words(error))
             else:
                 latencies.append(perf_counter() - began)
             ended.append(None)

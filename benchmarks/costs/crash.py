@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,14 @@ import trio
 
 from trio_dirty import WorkerCrashedError, open_pool
 
-from ..harness.figures import Figure
+from ..harness.figures import longest
 from ..harness.polling import wait_until
 from ..work import Work
 
 if TYPE_CHECKING:
     from trio_dirty import Pool
 
+    from ..harness.figures import Figure
     from ..output.display import Stage
 
 CRASH_MS = 20
@@ -62,11 +62,11 @@ async def measure_crash(workers: int, *, times: int, stage: Stage) -> list[Figur
             delays.append(await crash(pool))
             stage.advance()
     return [
-        Figure(
+        longest(
             "SIGKILL of a busy worker to WorkerCrashedError",
-            max(delays),
+            delays,
             "ms",
             at_most=CRASH_MS,
-            note=f"the longest of {times}, median {median(delays):.2f}",
+            decimals=2,
         )
     ]

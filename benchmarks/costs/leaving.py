@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,12 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..harness.figures import Figure
+from ..harness.figures import longest
 from ..harness.polling import wait_until
 from ..work import Work
 
 if TYPE_CHECKING:
+    from ..harness.figures import Figure
     from ..output.display import Stage
 
 IDLE_SECONDS = 0.3
@@ -54,18 +54,12 @@ async def measure_leaving(workers: int, *, times: int, stage: Stage) -> list[Fig
         busy.append(await leave_busy(workers))
         stage.advance()
     return [
-        Figure(
-            f"leaving an idle pool of {workers}",
-            max(idle),
-            "s",
-            at_most=IDLE_SECONDS,
-            note=f"the longest of {times}, median {median(idle):.3f}",
-        ),
-        Figure(
+        longest(f"leaving an idle pool of {workers}", idle, "s", at_most=IDLE_SECONDS, decimals=3),
+        longest(
             f"leaving a busy pool of {workers} by cancellation",
-            max(busy),
+            busy,
             "s",
             at_most=BUSY_SECONDS,
-            note=f"the longest of {times}, median {median(busy):.3f}",
+            decimals=3,
         ),
     ]

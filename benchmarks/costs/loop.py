@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..harness.figures import Figure
+from ..harness.figures import Figure, longest
 from ..work import Work
 
 if TYPE_CHECKING:
@@ -93,12 +92,13 @@ async def measure_loop(*, times: int, stage: Stage) -> list[Figure]:
                 del payload, result
                 stage.advance()
             figures.append(
-                Figure(
+                longest(
                     f"loop held during an echo of {name}",
-                    max(spans),
+                    spans,
                     "ms",
                     at_most=HELD_MS,
-                    note=f"the longest of {times}, median {median(spans):.1f}; {shortest:.2f} s",
+                    decimals=1,
+                    note=f"; {shortest:.2f} s",
                 )
             )
     figures.append(Figure("the same with no echo", await undisturbed(1), "ms", note="1 s"))

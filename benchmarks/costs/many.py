@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import psutil
-
 from trio_dirty import open_pool
 from trio_dirty._pool.calls import Call
 from trio_dirty._rules.dispatcher import Dispatcher
@@ -21,6 +19,7 @@ from trio_dirty._rules.limits import Limits
 from trio_dirty._rules.targets import Target
 
 from ..harness.figures import Figure
+from ..harness.process import children, processor_seconds
 from ..work import Empty
 
 if TYPE_CHECKING:
@@ -133,18 +132,12 @@ class Table:
         return 1e6 * seconds / len(requests)
 
 
-def processor_seconds(process: psutil.Process) -> float:
-    """Return the seconds of a processor that a process has used."""
-    used = process.cpu_times()
-    return float(used.user + used.system)
-
-
 async def measure_many(*, effort: Effort, stage: Stage) -> list[Figure]:
     """Open a pool of many, then decide between few and many with no pool at all."""
     began = perf_counter()
     async with open_pool([Empty], workers=effort.slots):
         opened = perf_counter() - began
-        each = sum(map(processor_seconds, psutil.Process().children())) / effort.slots
+        each = sum(map(processor_seconds, children())) / effort.slots
     stage.advance()
     figures = [
         Figure(

@@ -9,15 +9,13 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-import psutil
-
 from trio_dirty import open_pool
 
-from ..harness.events import Watch
+from ..harness.events import WorkerEvents
 from ..harness.figures import Figure
 from ..harness.load import drive
-from ..harness.memory import settled
 from ..harness.polling import wait_steady
+from ..harness.process import descriptors, settled
 from ..work import Work
 
 if TYPE_CHECKING:
@@ -33,32 +31,27 @@ GROWTH_MB = 2.0
 """More than this is growth, and not the allocator's, which moves by one and a half."""
 
 
-def count_descriptors() -> int:
-    """Return how many descriptors this process has open."""
-    return int(psutil.Process().num_fds())
-
-
-async def rest(watch: Watch) -> None:
+async def rest(events: WorkerEvents) -> None:
     """Wait until every slot has its one worker.
 
     That a worker has ended is told before the last of it is closed; and one that is worn has no
     successor for a moment.
     """
     while True:
-        await watch.wait_present(WORKERS)
-        await wait_steady(count_descriptors)
-        if watch.present == WORKERS:
+        await events.wait_present(WORKERS)
+        await wait_steady(descriptors)
+        if events.present == WORKERS:
             return
 
 
 async def measure_lasting(requests: int, max_requests: int, *, stage: Stage) -> list[Figure]:
     """Make all requests, and look after each tenth of them."""
-    watch = Watch()
+    events = WorkerEvents()
     memory: list[float] = []
-    descriptors: list[int] = []
+    counts: list[int] = []
     failed = 0
     async with open_pool(
-        [Work], workers=WORKERS, max_requests=max_requests, instruments=[watch]
+        [Work], workers=WORKERS, max_requests=max_requests, instruments=[events]
     ) as pool:
         for _ in range(TENTHS):
             load = await drive(
@@ -66,13 +59,13 @@ async def measure_lasting(requests: int, max_requests: int, *, stage: Stage) -> 
             )
             failed += len(load.errors)
             del load
-            await rest(watch)
+            await rest(events)
             memory.append(settled() / 1e6)
-            descriptors.append(count_descriptors())
+            counts.append(descriptors())
             stage.advance()
     first, *later = memory
     what = f"growth in {requests:,} requests after the first {requests // TENTHS:,}"
-    note = f"{watch.ready} workers, of max_requests={max_requests:,}; {failed} failed"
+    note = f"{events.ready} workers, of max_requests={max_requests:,}; {failed} failed"
     return [
         Figure(
             f"{what}: memory",
@@ -84,9 +77,9 @@ async def measure_lasting(requests: int, max_requests: int, *, stage: Stage) -> 
         ),
         Figure(
             f"{what}: descriptors",
-            descriptors[-1] - descriptors[0],
+            counts[-1] - counts[0],
             "descriptors",
             at_most=0,
-            note=f"{descriptors[0]}, in the end {descriptors[-1]}, at most {max(descriptors)}",
+            note=f"{counts[0]}, in the end {counts[-1]}, at most {max(counts)}",
         ),
     ]

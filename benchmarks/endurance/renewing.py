@@ -11,6 +11,7 @@ from trio_dirty import open_pool
 
 from ..harness.figures import Figure, percentile
 from ..harness.load import drive_during
+from ..harness.words import error_in_words
 from ..work import Work
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Renewal:
         try:
             await change()
         except Exception as error:
-            self.errors.append(f"{type(error).__name__}: {error}")
+            self.errors.append(error_in_words(error))
 
 
 async def measure_renewing(seconds: float, *, stage: Stage) -> list[Figure]:

@@ -12,7 +12,7 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..harness.events import Watch
+from ..harness.events import WorkerEvents
 from ..harness.figures import Figure
 from ..work import Work
 
@@ -25,18 +25,18 @@ IDLE_SECONDS = 0.05
 
 async def replace() -> tuple[float, float]:
     """Return the milliseconds that a worker takes to boot, and another to take its place."""
-    watch = Watch()
+    events = WorkerEvents()
     began = perf_counter()
-    async with open_pool([Work], workers=1, instruments=[watch]) as pool:
-        booted = watch.ready_at - began
+    async with open_pool([Work], workers=1, instruments=[events]) as pool:
+        booted = events.ready_at - began
         await pool.run_sync(Work.noop)
         await trio.sleep(IDLE_SECONDS)
         pid = pool.statistics().workers[0].pid
         assert pid is not None
         killed = perf_counter()
         os.kill(pid, signal.SIGKILL)
-        await watch.wait_ready(2)
-        return 1000 * booted, 1000 * (watch.ready_at - killed)
+        await events.wait_ready(2)
+        return 1000 * booted, 1000 * (events.ready_at - killed)
 
 
 async def measure_replacing(times: int, *, stage: Stage) -> Figure:

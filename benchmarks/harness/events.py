@@ -9,7 +9,7 @@ import trio
 from trio_dirty import Instrument
 
 
-class Watch(Instrument):
+class WorkerEvents(Instrument):
     """Notices when workers are ready, and how many there are.
 
     Attributes:

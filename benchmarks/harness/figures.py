@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .words import number_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +33,6 @@ def summary_ms(seconds: Sequence[float]) -> dict[str, float]:
         "p95": percentile(ms, 95),
         "p99": percentile(ms, 99),
     }
-
-
-def in_words(value: float, digits: int) -> str:
-    """Return a number as tables have it: of so many digits, but whole from a thousand on."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,24 @@ class Figure:
     def target(self) -> str:
         """The target in words."""
         if self.at_most is not None:
-            return f"at most {in_words(self.at_most, 6)} {self.unit}"
+            return f"at most {number_in_words(self.at_most, 6)} {self.unit}"
         if self.at_least is not None:
-            return f"at least {in_words(self.at_least, 6)} {self.unit}"
+            return f"at least {number_in_words(self.at_least, 6)} {self.unit}"
         return ""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as the JSON has it."""
+        return {**asdict(self), "reached": self.reached}
+
+
+def longest(
+    what: str, spans: Sequence[float], unit: str, *, at_most: float, decimals: int, note: str = ""
+) -> Figure:
+    """Return the longest of some spans as a figure, with their median beside it."""
+    return Figure(
+        what,
+        max(spans),
+        unit,
+        at_most=at_most,
+        note=f"the longest of {len(spans)}, median {statistics.median(spans):.{decimals}f}{note}",
+    )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .words import error_in_words
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -38,26 +40,42 @@ def shares(total: int, parts: int) -> list[int]:
     return [each + (index < rest) for index in range(parts)]
 
 
+class _Tally:
+    """What has become of the calls so far."""
+
+    def __init__(self) -> None:
+        self._latencies: list[float] = []
+        self._errors: list[str] = []
+        self._started = perf_counter()
+
+    async def make(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Make a call, and note how it ends."""
+        began = perf_counter()
+        try:
+            await call()
+        except Exception as error:
+            self._errors.append(error_in_words(error))
+            await trio.lowlevel.checkpoint()  # what fails at once must not hold the loop
+        else:
+            self._latencies.append(perf_counter() - began)
+
+    def load(self) -> Load:
+        """Return it, when the last call has ended."""
+        return Load(perf_counter() - self._started, self._latencies, self._errors)
+
+
 async def drive(call: Callable[[], Awaitable[object]], *, clients: int, requests: int) -> Load:
     """Let each client, a task, make its share of the requests, one after the other."""
-    latencies: list[float] = []
-    errors: list[str] = []
+    tally = _Tally()
 
     async def client(share: int) -> None:
         for _ in range(share):
-            began = perf_counter()
-            try:
-                await call()
-            except Exception as error:
-                errors.append(f"{type(error).__name__}: {error}")
-            else:
-                latencies.append(perf_counter() - began)
+            await tally.make(call)
 
-    started = perf_counter()
     async with trio.open_nursery() as nursery:
         for share in shares(requests, clients):
             nursery.start_soon(client, share)
-    return Load(perf_counter() - started, latencies, errors)
+    return tally.load()
 
 
 async def drive_during(
@@ -70,25 +88,16 @@ async def drive_during(
 
     The clients divide the calls between them: each makes only one.
     """
-    latencies: list[float] = []
-    errors: list[str] = []
+    tally = _Tally()
     is_over = False
 
     async def client(call: Callable[[], Awaitable[object]]) -> None:
         while not is_over:
-            began = perf_counter()
-            try:
-                await call()
-            except Exception as error:
-                errors.append(f"{type(error).__name__}: {error}")
-                await trio.lowlevel.checkpoint()  # what fails at once must not hold the loop
-            else:
-                latencies.append(perf_counter() - began)
+            await tally.make(call)
 
-    started = perf_counter()
     async with trio.open_nursery() as nursery:
         for index in range(clients):
             nursery.start_soon(client, calls[index % len(calls)])
         await during()
         is_over = True
-    return Load(perf_counter() - started, latencies, errors)
+    return tally.load()

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
+
 LOOK_SECONDS = 0.005
 STEADY_LOOKS = 20
 """So often the same, and it is steady: a tenth of a second."""
 
+PATIENCE = 120.0
 
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Ask every 5 ms until the answer is yes.
+
+async def wait_until(
+    condition: Callable[[], bool], *, every: float = LOOK_SECONDS, patience: float = PATIENCE
+) -> None:
+    """Ask again and again until the answer is yes.
 
     Raises:
-        trio.TooSlowError: it was not for two minutes, and never will be.
+        trio.TooSlowError: the answer was no for all of ``patience``.
     """
-    with trio.fail_after(120):
+    with trio.fail_after(patience):
         while not condition():  # noqa: ASYNC110  statistics come with no event
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(every)
 
 
-async def wait_steady(look: Callable[[], float]) -> float:
-    """Look every 5 ms until a number has stopped changing; return it.
+async def wait_steady(
+    look: Callable[[], T],
+    *,
+    every: float = LOOK_SECONDS,
+    looks: int = STEADY_LOOKS,
+    patience: float = PATIENCE,
+) -> T:
+    """Look until the same has been seen so many times in a row; return it.
 
     Raises:
-        trio.TooSlowError: it has not for two minutes, and never will.
+        trio.TooSlowError: it has not for all of ``patience``.
     """
-    last, looks = look(), 0
-    with trio.fail_after(120):
-        while looks < STEADY_LOOKS:
-            await trio.sleep(LOOK_SECONDS)
-            number = look()
-            looks = looks + 1 if number == last else 0
-            last = number
+    last, same = look(), 0
+    with trio.fail_after(patience):
+        while same < looks:
+            await trio.sleep(every)
+            now = look()
+            same = same + 1 if now == last else 0
+            last = now
     return last

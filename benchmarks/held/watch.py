@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import gc
 from contextlib import asynccontextmanager, contextmanager
-from os.path import sep
+from pathlib import Path
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+import trio_dirty
+
+from ..harness.polling import wait_steady, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+T = TypeVar("T")
+
+PACKAGE = f"{Path(trio_dirty.__file__).parent}/"
 
 LOOK_SECONDS = 0.002
 STEADY_LOOKS = 50
@@ -105,14 +113,9 @@ class Watch(trio.abc.Instrument):
         Raises:
             trio.TooSlowError: it never does.
         """
-        last, looks = None, 0
-        with trio.fail_after(PATIENCE):
-            while looks < STEADY_LOOKS:
-                with self.uncounted():
-                    now = look()
-                looks = looks + 1 if now == last else 0
-                last = now
-                await trio.sleep(LOOK_SECONDS)
+        await wait_steady(
+            self._uncounted(look), every=LOOK_SECONDS, looks=STEADY_LOOKS, patience=PATIENCE
+        )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition.
@@ -120,13 +123,14 @@ class Watch(trio.abc.Instrument):
         Raises:
             trio.TooSlowError: it never holds.
         """
-        with trio.fail_after(PATIENCE):
-            while True:
-                with self.uncounted():
-                    holds = condition()
-                if holds:
-                    return
-                await trio.sleep(LOOK_SECONDS)
+        await wait_until(self._uncounted(condition), every=LOOK_SECONDS, patience=PATIENCE)
+
+    def _uncounted(self, look: Callable[[], T]) -> Callable[[], T]:
+        def looking() -> T:
+            with self.uncounted():
+                return look()
+
+        return looking
 
 
 def place(task: trio.lowlevel.Task) -> str:
@@ -135,7 +139,7 @@ def place(task: trio.lowlevel.Task) -> str:
     coro: object = task.coro
     while coro is not None:
         code = getattr(coro, "cr_code", None) or getattr(coro, "ag_code", None)
-        if code is not None and "trio_dirty" in code.co_filename.split(sep)[-2:]:
+        if code is not None and code.co_filename.startswith(PACKAGE):
             inner = code.co_qualname
         coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
     outer = "caller"

@@ -11,7 +11,7 @@ import trio
 from trio_dirty import open_pool
 
 from ..harness.child import run_script
-from ..harness.figures import Figure
+from ..harness.figures import Figure, longest
 from ..work import Work
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ async def measure_interrupt(pool: Pool, note: Note, *, times: int, stage: Stage)
     view = pool.with_options(on_cancel="interrupt")
     spans = [await cancel_to_next(view, note) for _ in range(times)]
     stage.advance()
-    return Figure(
+    return longest(
         'cancel of a sleeping request to the next one\'s result, "interrupt"',
-        max(spans),
+        spans,
         "ms",
         at_most=INTERRUPT_MS,
-        note=f"the longest of {times}, median {median(spans):.2f}",
+        decimals=2,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 from functools import partial
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import trio
 
 from trio_dirty import RequestTimeoutError
 
-from ..harness.figures import Figure
+from ..harness.figures import longest
 from ..work import Work
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from trio_dirty import Pool
 
+    from ..harness.figures import Figure
     from ..harness.notes import Note
     from ..output.display import Stage
 
@@ -91,12 +91,6 @@ async def measure_timeouts(pool: Pool, note: Note, *, times: int, stage: Stage) 
         spans = [await told_later(view, note, partial(call, note)) for _ in range(times)]
         stage.advance()
         figures.append(
-            Figure(
-                f"caller told after its {what}",
-                max(spans),
-                "ms",
-                at_most=LATER_MS,
-                note=f"the longest of {times}, median {median(spans):.2f}",
-            )
+            longest(f"caller told after its {what}", spans, "ms", at_most=LATER_MS, decimals=2)
         )
     return figures

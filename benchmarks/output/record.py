@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from rich.console import Console
 
     from ..comparison.noop import PeerResult
     from ..comparison.scenarios import ScenarioResult
@@ -30,14 +31,12 @@ class Run:
     def record(self, started: datetime) -> dict[str, Any]:
         """Return it as the JSON has it."""
         return {
-            "timestamp": started.isoformat(timespec="seconds"),
+            **stamp(started),
             "results": [result.record() for result in self.scenarios],
             "measurements": {
                 "machine": machine(),
                 "peers": [peer.record() for peer in self.peers],
-                "figures": [
-                    {**asdict(figure), "reached": figure.reached} for figure in self.figures
-                ],
+                "figures": [figure.record() for figure in self.figures],
             },
         }
 
@@ -51,12 +50,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def default_path(started: datetime, suffix: str = "") -> Path:
-    """Return where the record of a run goes that is not told otherwise."""
-    return RESULTS / f"{started:%Y-%m-%dT%H%M%S}{suffix}.json"
+def local_time() -> datetime:
+    """Return the time of this place, without its zone."""
+    return datetime.now().astimezone().replace(tzinfo=None)
 
 
-def write(record: dict[str, Any], path: Path) -> None:
-    """Write the record, and the directory that it goes to."""
+def stamp(started: datetime) -> dict[str, Any]:
+    """Return how every record begins: with when its run was started."""
+    return {"timestamp": started.isoformat(timespec="seconds")}
+
+
+def save(record: dict[str, Any], path: Path | None, console: Console, suffix: str = "") -> None:
+    """Write a record, to a file named after its time unless told otherwise, and say where."""
+    started = datetime.fromisoformat(record["timestamp"])
+    path = path or RESULTS / f"{started:%Y-%m-%dT%H%M%S}{suffix}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
+    console.print(f"written to {path}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ..comparison.noop import FLOODS
-from ..harness.figures import in_words
+from ..harness.words import number_in_words
 
 if TYPE_CHECKING:
     from ..comparison.noop import PeerResult
@@ -75,15 +75,15 @@ def peer_table(results: list[PeerResult]) -> Table:
     return table
 
 
-def figure_table(figures: list[Figure]) -> Table:
+def figure_table(figures: list[Figure], title: str, *, digits: int = 3) -> Table:
     """Return figures with their targets."""
-    table = Table(title="Further measures")
+    table = Table(title=title)
     table.add_column("what")
     table.add_column("this run", justify="right", no_wrap=True)
-    table.add_column("must reach")
+    table.add_column("must be")
     table.add_column("reached")
     table.add_column("note")
     for figure in figures:
-        value = f"{in_words(figure.value, 3)} {figure.unit}".strip()
+        value = f"{number_in_words(figure.value, digits)} {figure.unit}".strip()
         table.add_row(figure.what, value, figure.target, verdict(figure.reached), figure.note)
     return table

@@ -50,7 +50,7 @@ class Shortage:
         return self._now > 0 or self._last >= time
 
 
-class Load:
+class Clients:
     """Clients at full speed.
 
     Attributes:

@@ -16,7 +16,6 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psutil
 import trio
 
 if TYPE_CHECKING:
@@ -76,11 +75,6 @@ class Process:
     async def exited(self) -> None:
         """Wait until it has exited, reaped or not."""
         await trio.lowlevel.wait_readable(self._fd)
-
-
-def children() -> set[int]:
-    """Return the process numbers of this program's children."""
-    return {child.pid for child in psutil.Process().children()}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What starved interpreters complain about: expected, long, and in the way of the progress."""
+"""Standard error, kept out of the way: what starved interpreters print is expected, and long."""
 
 from __future__ import annotations
 
