@@ -14,7 +14,7 @@ comparison/: a pool beside bare processes and other libraries.
     control     bare processes that do the same work with no pool
     noop        requests that do nothing, and throughput_10ms, beside the peers
     peers       what trio_dirty is compared with, behind one interface
-    executors   `ProcessPoolExecutor`, in a process of its own
+    executors   the process pools of the standard library, in a process of their own
 
 costs/: what single things cost.
     boot        from `open_pool` to ready, and each worker's memory

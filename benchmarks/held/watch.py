@@ -45,6 +45,7 @@ class Watch(trio.abc.Instrument):
         self.gap = 0.0
         # Since when CPU time is counted; None while it is not.
         self._since: float | None = None
+        self._last_turn = 0.0
 
     # trio's hooks
 
@@ -83,6 +84,8 @@ class Watch(trio.abc.Instrument):
             try:
                 yield
                 await trio.sleep(10 * LOOK_SECONDS)
+                # A step that came before the last turn may be followed by this task's own.
+                self._count_gap()
             finally:
                 self._count(trio.lowlevel.current_task())
                 self._since = None
@@ -91,12 +94,15 @@ class Watch(trio.abc.Instrument):
                 nursery.cancel_scope.cancel()
 
     async def _take_turns(self) -> None:
-        last = perf_counter()
+        self._last_turn = perf_counter()
         while True:
             await trio.lowlevel.checkpoint()
-            now = perf_counter()
-            self.gap = max(self.gap, now - last)
-            last = now
+            self._count_gap()
+
+    def _count_gap(self) -> None:
+        now = perf_counter()
+        self.gap = max(self.gap, now - self._last_turn)
+        self._last_turn = now
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
