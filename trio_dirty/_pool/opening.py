@@ -121,24 +121,7 @@ def open_pool(
         RuntimeError: the block is entered outside of trio, as under asyncio.
         AppLoadError: a worker could not boot, on entering the block. No process is left.
     """
-    options = Options.checked(
-        apps,
-        workers=workers,
-        threads=threads,
-        routing=routing,
-        max_queue=max_queue,
-        timeout=timeout,
-        soft_timeout=soft_timeout,
-        on_cancel=on_cancel,
-        cancel_grace=cancel_grace,
-        boot_timeout=boot_timeout,
-        grace_period=grace_period,
-        max_requests=max_requests,
-        max_requests_jitter=max_requests_jitter,
-        max_memory=max_memory,
-        max_lifetime=max_lifetime,
-        instruments=instruments,
-    )
+    options = Options(locals())
     if engine is None:
         engine = ProcessEngine()
     elif not isinstance(engine, Engine):

@@ -383,9 +383,13 @@ class Pool:
         limits = self._limits
         if not (timeout is soft_timeout is on_cancel is UNCHANGED):
             limits = Limits.checked(
-                limits.timeout if timeout is UNCHANGED else timeout,
-                limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout,
-                limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
+                {
+                    "timeout": limits.timeout if timeout is UNCHANGED else timeout,
+                    "soft_timeout": (
+                        limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout
+                    ),
+                    "on_cancel": limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
+                }
             )
         key = self._key if key is UNCHANGED else key_of(key)
         return Pool._made(self._supervisor, self._intake, limits, key)
