@@ -28,7 +28,7 @@ class AppLoadError(DirtyError):
 
 
 class MemoryLimitError(AppLoadError, ValueError):
-    """``max_memory`` is less than a worker needs to boot."""
+    """A worker uses ``max_memory`` or more as soon as it has booted."""
 
 
 class PoolBusyError(DirtyError):
