@@ -61,9 +61,9 @@ def parse(argv: Sequence[str]) -> Choice:
     """Return what the command line chooses."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
-        "beside the peers, streams, limits, what a pool bears for months, and the costs of "
-        "starting, crashing, leaving, waiting and many slots.",
+        description="The scenarios of gunicorn's dirty arbiter on a pool beside bare processes, "
+        "no-op requests beside other libraries, streams, limits, what a pool bears for months, and "
+        "the costs of starting, crashing, leaving, waiting and many slots.",
         epilog="Instead: python -m benchmarks chaos --help, workers that die at full speed; "
         "python -m benchmarks held --help, how long single steps hold the event loop.",
     )

@@ -57,7 +57,7 @@ class Agents:
         return sum(self.done[kind] + self.booting[kind] for kind in DEADLY)
 
     async def run(self, faults: Iterator[Fault]) -> None:
-        """Do one fault after the other. Cancelled, it ends those that last."""
+        """Do one fault after the other. Cancellation ends those that last."""
         time = trio.current_time()
         async with trio.open_nursery() as nursery:
             for fault in faults:
@@ -101,7 +101,7 @@ class Agents:
             self.done[fault.kind] += 1
 
     async def _treat(self, process: Process, fault: Fault) -> bool:
-        """Do it to the process; return whether it was alive to the end of it."""
+        """Do the fault to the process; return whether the process lived until its end."""
         match fault.kind:
             case Kind.KILL:
                 return await self._kill(process)

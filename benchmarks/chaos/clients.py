@@ -30,18 +30,18 @@ MOST_PROBLEMS = 10
 
 
 class Shortage:
-    """When workers were starved: what fails meanwhile may fail for want of memory."""
+    """When workers were starved: what fails during this may fail because of it."""
 
     def __init__(self) -> None:
         self._now = 0
         self._last = -math.inf
 
     def begin(self) -> None:
-        """Take note that a worker is short of memory."""
+        """Note that a worker is short of memory."""
         self._now += 1
 
     def end(self) -> None:
-        """Take note that it is no more."""
+        """Note that a worker is not short of memory any more."""
         self._now -= 1
         self._last = trio.current_time()
 
@@ -84,7 +84,7 @@ class Clients:
     async def request(self, order: Order) -> None:
         """Make a request, and write down how it ended.
 
-        Cancelled from outside, it does not write anything: nobody had an answer for it.
+        Cancelled from outside, it writes nothing: the request has had no answer.
         """
         number = self._book.send()
         called = trio.current_time()
@@ -191,7 +191,7 @@ def _plain(order: Order) -> Order:
 
 
 def _wants_memory(error: Exception) -> bool:
-    """Whether an error can be one of memory. What fails to pickle for it is a `RemoteError`."""
+    """Whether an error can mean that memory is short. A failure to pickle is a `RemoteError`."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, (MemoryError, RemoteError))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """A child of this program, alive when it was taken hold of."""
+    """A child of this program, which was alive when this was made."""
 
     def __init__(self, pid: int, fd: int) -> None:
         self.pid = pid
@@ -79,7 +79,7 @@ class Process:
 
 @contextmanager
 def hold(pid: int) -> Iterator[Process | None]:
-    """Take hold of a child during the block; of none if it has exited meanwhile."""
+    """Hold a child by a descriptor during the block; None if it has exited."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:

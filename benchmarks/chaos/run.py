@@ -41,7 +41,7 @@ PATIENCE = 60.0
 MOST_OFFENDERS = 5
 
 MAX_REQUESTS = 10_000
-"""Each worker is replaced every few seconds, if it lives so long."""
+"""A worker that lives so long is replaced every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Chaos:
         self._called = 0.0
 
     async def run(self) -> None:
-        """Let clients call and agents kill, until the time is over and all have an answer."""
+        """Let clients call and agents kill until the time is over; wait for the last answers."""
         settings = self._settings
         others = children()
         async with open_pool(
@@ -226,7 +226,7 @@ class _Chaos:
 
 
 def _describe(evidence: Evidence, begun: Path) -> list[str]:
-    """Tell, of the first few requests that are not as they must be, where they began."""
+    """Return where the first few requests began that are not as they must be, in words."""
     numbers = offenders(evidence, MOST_OFFENDERS)
     where = [*places(numbers, read_words(begun))]
     return [

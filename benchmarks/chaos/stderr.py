@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def errors_to(path: Path) -> Iterator[None]:
-    """Have this program and its children write their standard error to a file meanwhile."""
+    """Have this program and its children write their standard error to a file in the block."""
     sys.stderr.flush()
     kept = os.dup(2)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""The seed's six scenarios, and what it published for them."""
+"""The six scenarios of gunicorn's dirty arbiter, and the figures published for it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Scenario:
     """A load. ``clients`` tasks make ``requests`` requests between them.
 
     Attributes:
-        name: as in the seed's record.
+        name: as in gunicorn's record.
         job: what each request does.
         clients: how many requests there are at a time.
         requests: how many there are in all.
         quick_requests: how many with ``--quick``.
-        published: the seed's requests a second, on another machine.
+        published: gunicorn's requests a second, on another machine.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""The seed's scenarios on a pool, each beside its control.
+"""The scenarios of gunicorn's dirty arbiter on a pool, each beside its control.
 
 The machine drifts, so the control brackets the pool: half of its work is done right before
 the pool's run and half right after it, and its rate is that of both halves together. The
-pool's own run is in one piece, since every interruption would be a ramp that the seed's
+pool's own run is in one piece, since every interruption would be a ramp that gunicorn's
 latencies do not have. Processes and workers are all started before either begins.
 
 Where the requests cannot be divided equally among the workers, some have one more than
@@ -86,7 +86,7 @@ class ScenarioResult:
         return good and not self.load.errors
 
     def record(self) -> dict[str, Any]:
-        """Return it in the shape of the seed's record, with the control's figures added."""
+        """Return it in the shape of gunicorn's record, with the control's figures added."""
         scenario, load = self.scenario, self.load
         return {
             "scenario": scenario.name,

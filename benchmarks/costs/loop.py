@@ -35,7 +35,7 @@ def many_strings() -> object:
 
 
 class Ticker:
-    """Sleeps for a millisecond over and over; ``longest`` is by how many seconds it overslept."""
+    """Sleeps for a millisecond again and again; ``longest`` is its longest delay in seconds."""
 
     longest = 0.0
 
@@ -64,7 +64,7 @@ async def held(pool: Pool, payload: object) -> tuple[float, object]:
 
 
 async def undisturbed(seconds: float) -> float:
-    """Return by how many milliseconds the ticker oversleeps with nothing else going on."""
+    """Return the longest delay of the ticker in milliseconds if nothing else runs."""
     ticker = Ticker()
     with trio.move_on_after(seconds):
         await ticker.run()

@@ -69,7 +69,7 @@ QUICK = Effort(slots=16, decisions=2_000, rounds=40)
 
 
 class Seat:
-    """A slot that only counts what it is given, and has all of it end when told to."""
+    """A slot that only counts the requests that it is given."""
 
     carries = frozenset((0,))
 
@@ -90,26 +90,26 @@ class Seat:
         self.load += len(requests)
 
     def unsent(self) -> Iterable[Request]:
-        """Return nothing: none of it waits."""
+        """Return nothing: no request waits."""
         return ()
 
     def take_back(self, requests: Iterable[Request]) -> None:
-        """There is nothing that could be taken."""
+        """Not called: nothing waits."""
 
     def withdraw(self, request: Request) -> bool:
-        """Nobody leaves."""
+        """Not called: no caller is cancelled."""
         return True
 
     def tell(self, request: Request, frame: Segment) -> None:
-        """Nobody streams."""
+        """Not called: there are no streams."""
 
 
 class Table:
-    """A dispatcher and its seats, all of them ready."""
+    """A dispatcher and its slots, all of them ready."""
 
     def __init__(self, seats: int, routing: Routing) -> None:
         self._seats = [Seat(index) for index in range(seats)]
-        left: list[Request] = []  # nobody leaves
+        left: list[Request] = []  # stays empty: no caller is cancelled
         self._dispatcher = Dispatcher(
             self._seats, [0], left.append, lambda request, error: None, routing=routing
         )
@@ -133,7 +133,7 @@ class Table:
 
 
 async def measure_many(*, effort: Effort, stage: Stage) -> list[Figure]:
-    """Open a pool of many, then decide between few and many with no pool at all."""
+    """Open a pool of many slots; then measure decisions between few and many, without a pool."""
     began = perf_counter()
     async with open_pool([Empty], workers=effort.slots):
         opened = perf_counter() - began
@@ -156,7 +156,7 @@ async def measure_many(*, effort: Effort, stage: Stage) -> list[Figure]:
 
 
 def compare(name: str, routing: Routing, effort: Effort, *, has_keys: bool) -> Figure:
-    """Compare decisions between many slots with such between few."""
+    """Compare decisions between many slots with decisions between few."""
     target = Target(0, None, "noop", b"")
     requests = [
         Call(target, number, b"", 0.0, Limits(), number % KEYS if has_keys else None)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """This end of the socket, of which another process serves the other."""
+    """This end of a socket whose other end is served by another process."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
     async def latencies(self, number: int) -> list[float]:
-        """Return the seconds that each of so many stamps was under way."""
+        """Return the seconds that each of so many stamps took to arrive."""
         latencies = []
         self._socket.sendall(NUMBER.pack(number))
         for _ in range(number):
@@ -39,7 +39,7 @@ class Relay:
 
 @contextmanager
 def open_relay() -> Iterator[Relay]:
-    """Have the other process during the block."""
+    """Run the other process during the block."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:

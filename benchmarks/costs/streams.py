@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 SMALL, LARGE = 16, 64 << 10
 
 CHUNKS_PER_SECOND = 150_000
-SEED_CHUNKS_PER_SECOND = 21_000
+GUNICORN_CHUNKS_PER_SECOND = 21_000
 OF_A_RELAY = 2
 FIRST_US = 250
-SEED_FIRST_US = 776
+GUNICORN_FIRST_US = 776
 CHUNKS_AHEAD = 1_000
 BYTES_AHEAD = 1 << 20
 
@@ -135,7 +135,8 @@ async def measure_streams(*, effort: Effort, stage: Stage) -> list[Figure]:
             percentile(firsts, 50),
             "µs",
             at_most=FIRST_US,
-            note=f"of {len(firsts)}, p99 {percentile(firsts, 99):.0f}; gunicorn {SEED_FIRST_US}",
+            note=f"of {len(firsts)}, p99 {percentile(firsts, 99):.0f}; "
+            f"gunicorn {GUNICORN_FIRST_US}",
         ),
         Figure(
             f"ahead of a reader that has stopped, {SMALL}-byte chunks",
@@ -169,7 +170,7 @@ async def measure_rate(pool: Pool, effort: Effort, stage: Stage) -> Figure:
         "a second",
         at_least=CHUNKS_PER_SECOND,
         note=f"median of {len(rates)}, {min(rates):,.0f} to {max(rates):,.0f}; {each:.1f} µs of "
-        f"this process's own for each; gunicorn {SEED_CHUNKS_PER_SECOND:,}",
+        f"this process's own for each; gunicorn {GUNICORN_CHUNKS_PER_SECOND:,}",
     )
 
 

@@ -26,7 +26,7 @@ FEWER = 10
 
 MOST_FEW = 10_000
 GROWTH = 1.25
-"""More than this is growth, and not the noise of the machine."""
+"""The limit of growth; less than this is the noise of the machine."""
 
 
 async def measure_waiting(workers: int, *, number: int, stage: Stage) -> list[Figure]:

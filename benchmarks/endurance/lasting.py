@@ -25,10 +25,10 @@ WORKERS = 4
 CLIENTS = 40
 TENTHS = 10
 LATEST = 3
-"""So many of the last looks are taken together: one alone may find what is about to be freed."""
+"""The median of so many last values counts: a single one may include what is about to be freed."""
 
 GROWTH_MB = 2.0
-"""More than this is growth, and not the allocator's, which moves by one and a half."""
+"""The limit of growth. The allocator alone causes changes of one and a half."""
 
 
 async def rest(events: WorkerEvents) -> None:
@@ -45,7 +45,7 @@ async def rest(events: WorkerEvents) -> None:
 
 
 async def measure_lasting(requests: int, max_requests: int, *, stage: Stage) -> list[Figure]:
-    """Make all requests, and look after each tenth of them."""
+    """Make all requests; measure after each tenth of them."""
     events = WorkerEvents()
     memory: list[float] = []
     counts: list[int] = []

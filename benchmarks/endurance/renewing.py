@@ -48,7 +48,7 @@ class Renewal:
         self.errors: list[str] = []
 
     async def run(self) -> None:
-        """Have both, for so many seconds, and wait until the last of each has ended."""
+        """Reload and resize for so many seconds; wait until the last of each has ended."""
         ends = trio.current_time() + self._seconds
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._reload, ends)
@@ -78,7 +78,7 @@ class Renewal:
 
 
 async def measure_renewing(seconds: float, *, stage: Stage) -> list[Figure]:
-    """Reload and resize a pool, under no-op requests and such of one millisecond."""
+    """Reload and resize a pool under requests that do nothing or sleep for one millisecond."""
     async with open_pool([Work], workers=4) as pool:
         renewal = Renewal(pool, seconds)
         calls = (lambda: pool.run_sync(Work.noop), lambda: pool.run_sync(Work.sleep_task, 1))
@@ -111,7 +111,7 @@ async def measure_renewing(seconds: float, *, stage: Stage) -> list[Figure]:
 
 
 async def measure_resizing(rest: float, resizes: int, pause: float, *, stage: Stage) -> Figure:
-    """Compare the time that requests take while the size changes with that at the lesser size."""
+    """Compare the time of requests while the size changes with that at the smaller size."""
     async with open_pool([Work], workers=FEW) as pool:
 
         async def lie_still() -> None:

@@ -40,7 +40,7 @@ async def replace() -> tuple[float, float]:
 
 
 async def measure_replacing(times: int, *, stage: Stage) -> Figure:
-    """Boot a worker and kill it, a number of times, so that both are of the same moments."""
+    """Boot a worker and kill it, several times, so that both are measured at the same time."""
     boots, replacements = [], []
     for _ in range(times):
         boot, replacement = await replace()

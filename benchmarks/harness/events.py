@@ -1,4 +1,4 @@
-"""What a pool tells of its workers while it is measured."""
+"""What a pool reports of its workers while it is measured."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def percentile(values: Sequence[float], q: float) -> float:
 
 
 def summary_ms(seconds: Sequence[float]) -> dict[str, float]:
-    """Return latencies as the seed's record has them, in milliseconds."""
+    """Return latencies as gunicorn's record has them, in milliseconds."""
     ms = [1000 * value for value in seconds] or [0.0]
     return {
         "min": min(ms),
@@ -57,7 +57,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None if there is none."""
+        """Whether the target is reached; None if there is no target."""
         if self.at_most is not None:
             return self.value <= self.at_most
         if self.at_least is not None:

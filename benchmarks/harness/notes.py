@@ -36,7 +36,7 @@ class Note:
         return number
 
     def erase(self) -> None:
-        """Have it be 0 again."""
+        """Set it to 0 again."""
         os.ftruncate(self._fd, 0)
 
     async def wait_above(self, number: float) -> None:
@@ -46,6 +46,6 @@ class Note:
 
 @contextmanager
 def open_note() -> Iterator[Note]:
-    """Have a note during the block."""
+    """Provide a note during the block."""
     with NamedTemporaryFile() as file:
         yield Note(file.fileno(), file.name)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 0.005
 STEADY_LOOKS = 20
-"""So often the same, and it is steady: a tenth of a second."""
+"""How often the same must be seen: for a tenth of a second."""
 
 PATIENCE = 120.0
 

@@ -51,7 +51,7 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A payload does not pickle."""
+    """A payload cannot be pickled."""
 
     kind: str
 

@@ -23,7 +23,7 @@ PACKAGE = f"{Path(trio_dirty.__file__).parent}/"
 
 LOOK_SECONDS = 0.002
 STEADY_LOOKS = 50
-"""So often the same, and the pool has settled: a tenth of a second."""
+"""How often the same must be seen: for a tenth of a second."""
 
 PATIENCE = 300
 BETWEEN = "between steps"
@@ -106,7 +106,7 @@ class Watch(trio.abc.Instrument):
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Do what the benchmark needs and the event does not, in the middle of a step."""
+        """Exclude the block, which only the benchmark needs, from the step in which it runs."""
         if self._since is not None:
             self._count(trio.lowlevel.current_task())
         yield
@@ -140,7 +140,7 @@ class Watch(trio.abc.Instrument):
 
 
 def place(task: trio.lowlevel.Task) -> str:
-    """Return the function of a task, and the innermost of the pool in which it is waiting now."""
+    """Return the function of a task, and the innermost of the library in which it waits now."""
     inner = ""
     coro: object = task.coro
     while coro is not None:

@@ -89,7 +89,7 @@ async def measure_kill(pool: Pool, note: Note, *, times: int, stage: Stage) -> F
 
 
 async def measure_asking(pool: Pool, *, times: int, stage: Stage) -> Figure:
-    """Measure what an action pays that asks whether its caller has left."""
+    """Measure what it costs an action to check whether its caller has left."""
     costs = [1e6 * await pool.run_sync(Work.check_cost, CHECKS) for _ in range(times)]
     stage.advance()
     return Figure(

@@ -45,7 +45,7 @@ async def backtrack(note: Note, pool: Pool) -> None:
 
 
 async def doze_stopped(note: Note, pool: Pool) -> None:
-    """Sleep in a worker that somebody stops."""
+    """Sleep in a worker that is stopped."""
 
     async def stop() -> None:
         await note.wait_above(0)
@@ -76,7 +76,7 @@ async def told_later(pool: Pool, note: Note, call: Callable[[Pool], Awaitable[ob
 
 
 async def measure_timeouts(pool: Pool, note: Note, *, times: int, stage: Stage) -> list[Figure]:
-    """Have limits reached by actions that cannot be ended in the same way."""
+    """Measure limits that are reached by actions which must be ended in different ways."""
     hard = pool.with_options(timeout=LIMIT_SECONDS)
     soft = pool.with_options(soft_timeout=LIMIT_SECONDS)
     kinds = (

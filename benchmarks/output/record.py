@@ -1,4 +1,4 @@
-"""The JSON: the seed's shape, and more."""
+"""The JSON: the shape of gunicorn's record, and more."""
 
 from __future__ import annotations
 

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def verdict(reached: bool | None) -> str:
-    """Return the word for it, in its colour."""
+    """Return yes or no, in colour; nothing if there is no target."""
     return {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[reached]
 
 
 def scenario_table(results: list[ScenarioResult]) -> Table:
-    """Return this run beside its control and the seed's figures."""
+    """Return this run beside its control and gunicorn's figures."""
     table = Table(title=f"Scenarios, {results[0].workers} workers")
     table.add_column("scenario", no_wrap=True)
     for column in ("clients", "requests", "failed", "req/s", "p50 ms", "p99 ms"):
         table.add_column(column, justify="right")
-    for column in ("control req/s", "of control", "reached", "seed req/s"):
+    for column in ("control req/s", "of control", "reached", "gunicorn req/s"):
         table.add_column(column, justify="right")
     for result in results:
         latency = result.record()["latency_ms"]
@@ -48,7 +48,7 @@ def scenario_table(results: list[ScenarioResult]) -> Table:
         )
     table.caption = (
         "must reach: none failed and 98.5 % of the control; with one client, p50 at most "
-        "0.6 ms over the bare job. The seed's figures are of another machine."
+        "0.6 ms over the bare job. gunicorn's figures are from another machine."
     )
     return table
 
