@@ -43,8 +43,8 @@ class Limits:
         Raises:
             TypeError, ValueError: one is out of its range; the text names it.
         """
-        timeout = seconds("timeout", given["timeout"], zero=False)
-        soft_timeout = seconds("soft_timeout", given["soft_timeout"], zero=False)
+        timeout = seconds("timeout", given["timeout"])
+        soft_timeout = seconds("soft_timeout", given["soft_timeout"])
         if soft_timeout >= timeout and not math.isinf(soft_timeout):
             raise ValueError(
                 f"soft_timeout must be less than timeout, was {given['soft_timeout']} and "
@@ -56,7 +56,7 @@ class Limits:
         return cls(timeout, soft_timeout, on_cancel, is_timed, is_interruptible)
 
 
-def seconds(name: str, value: object, *, zero: bool) -> float:
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
     """Return a number of seconds; infinity for None, which means no limit.
 
     Raises:

@@ -41,7 +41,7 @@ class Options:
         self.max_queue = _max_queue(given["max_queue"])
         self.limits = Limits.checked(given)
         self.cancel_grace = seconds("cancel_grace", given["cancel_grace"], zero=True)
-        self.boot_timeout = seconds("boot_timeout", given["boot_timeout"], zero=False)
+        self.boot_timeout = seconds("boot_timeout", given["boot_timeout"])
         self.grace_period = seconds("grace_period", given["grace_period"], zero=True)
         self.recycling = RecyclingLimits.checked(given)
         self.instruments = Instruments.checked(given["instruments"])

@@ -57,7 +57,7 @@ class RecyclingLimits:
             max_requests=max_requests,
             jitter=jitter,
             max_memory=_limit("max_memory", given["max_memory"]),
-            max_lifetime=seconds("max_lifetime", given["max_lifetime"], zero=False),
+            max_lifetime=seconds("max_lifetime", given["max_lifetime"]),
         )
 
 
