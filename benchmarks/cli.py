@@ -5,28 +5,31 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
-from . import boot, limits, many, months, noop, report, scenarios, streams, waiting
-from .arguments import count, open_console
-from .catalogue import SCENARIOS
 from .chaos.cli import main as chaos
-from .crash import measure_crash
-from .display import open_display
+from .comparison import noop, scenarios
+from .comparison.catalogue import SCENARIOS
+from .costs import boot, many, streams, waiting
+from .costs.crash import measure_crash
+from .costs.leaving import measure_leaving
+from .costs.loop import measure_loop
+from .endurance import run as months
 from .held.cli import main as held
-from .leaving import measure_leaving
-from .loop import measure_loop
-from .record import Run, default_path, write
+from .limits import run as limits
+from .output import report
+from .output.arguments import count, open_console
+from .output.display import open_display
+from .output.record import Run, local_time, save
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .catalogue import Scenario
-    from .display import Display
+    from .comparison.catalogue import Scenario
+    from .output.display import Display
 
 PARTS = (
     "scenarios",
@@ -58,9 +61,9 @@ def parse(argv: Sequence[str]) -> Choice:
     """Return what the command line chooses."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="The seed's scenarios on trio_dirty beside bare processes, no-op requests "
-        "beside the peers, streams, limits, what a pool bears for months, and the costs of "
-        "starting, crashing, leaving, waiting and many slots.",
+        description="The scenarios of gunicorn's dirty arbiter on a pool beside bare processes, "
+        "no-op requests beside other libraries, streams, limits, what a pool bears for months, and "
+        "the costs of starting, crashing, leaving, waiting and many slots.",
         epilog="Instead: python -m benchmarks chaos --help, workers that die at full speed; "
         "python -m benchmarks held --help, how long single steps hold the event loop.",
     )
@@ -165,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return held(argv[1:])
     choice = parse(argv)
     console = open_console()
-    started = datetime.now().astimezone().replace(tzinfo=None)
+    started = local_time()
     run = Run()
     with open_display(console) as display:
         trio.run(measure, choice, run, display)
@@ -174,8 +177,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run.peers:
         console.print(report.peer_table(run.peers))
     if run.figures:
-        console.print(report.figure_table(run.figures))
-    path = choice.output or default_path(started)
-    write(run.record(started), path)
-    console.print(f"written to {path}", soft_wrap=True)
+        console.print(report.figure_table(run.figures, "Further measures"))
+    save(run.record(started), choice.output, console)
     return int(any(result.load.errors for result in run.scenarios))

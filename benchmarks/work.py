@@ -29,7 +29,7 @@ def sleep_task(ms: float) -> None:
 
 
 def cpu_task(ms: float) -> None:
-    """Compute until the wall clock says that it is enough."""
+    """Compute for so many milliseconds by the wall clock."""
     end = time.perf_counter() + ms / 1000
     x = 0
     while time.perf_counter() < end:
@@ -66,7 +66,7 @@ def relay_stamps(connection: socket) -> None:
 
 
 def note(path: str, value: float) -> None:
-    """Write down a number for the pool's process to read: see `benchmarks.notes`."""
+    """Write down a number for the pool's process to read: see `benchmarks.harness.notes`."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.pwrite(fd, NUMBER.pack(value), 0)
@@ -75,14 +75,14 @@ def note(path: str, value: float) -> None:
 
 
 class Work(App):
-    """The same functions as actions, and a few that only a pool is asked for."""
+    """The same functions as actions, and a few that only pools execute."""
 
     def sleep_task(self, ms: float) -> None:
         """Sleep."""
         sleep_task(ms)
 
     def cpu_task(self, ms: float) -> None:
-        """Compute until the wall clock says that it is enough."""
+        """Compute for so many milliseconds by the wall clock."""
         cpu_task(ms)
 
     def mixed_task(self, sleep_ms: float, busy_ms: float) -> None:

@@ -2,6 +2,8 @@
 
 The map of the house. Imports run from each wing to those above it on this page, never down.
 
+    abc          the contracts of engines, instruments and apps, for those who implement one
+
 _common/: what the pool and its workers have in common; no trio.
     wire         frames in both directions, as bytes
     frames       the reader of frames
@@ -82,7 +84,7 @@ from ._version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import testing as testing
+    from . import abc as abc, testing as testing
     from ._common.app import App as App
     from ._common.context import (
         WorkerInfo as WorkerInfo,
@@ -177,13 +179,17 @@ _HOMES = {
 }
 
 
+_MODULES = ("abc", "testing")
+"""Not all of them in `__all__`: a star import must not hide the standard library's `abc`."""
+
+
 def __getattr__(name: str) -> object:
-    if name not in _HOMES and name != "testing":
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'trio_dirty' has no attribute {name!r}")
     from importlib import import_module
 
-    if name == "testing":
-        return import_module("trio_dirty.testing")
+    if name in _MODULES:
+        return import_module(f"trio_dirty.{name}")
     value = getattr(import_module(f"trio_dirty.{_HOMES[name]}"), name)
     _show_public_places()
     globals()[name] = value
@@ -201,4 +207,4 @@ def _show_public_places() -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted({*__all__, *_MODULES, "__version__"})

@@ -9,25 +9,24 @@ nothing begun twice, and no death may cost more than one request for each thread
 The map.
 
 Decide: synchronous, knows nothing of trio.
-    plan     who does what and when, from the seed
-    journal  what is written down, by workers and by clients, and how it is read
-    judge    what became of each request, and whether it may have
+    plan       who does what and when, from the seed
+    journal    what is written down, by workers and by clients, and how it is read
+    judge      what became of each request, and whether it may have
 
 Perform: trio.
-    load     clients that call and cancel requests, and check what they get
-    agents   what kills, stops and starves workers
-    prey     worker processes, held by descriptors that cannot go stale
-    census   processes, descriptors, threads and memory of this program
-    run      all of it, from before the pool is opened until after it is closed
+    clients    what calls and cancels requests, and checks what it gets
+    agents     what kills, stops and starves workers
+    processes  worker processes, held by descriptors that cannot go stale
+    census     processes, descriptors, threads and memory of this program
+    stderr     what starved workers write to standard error, out of the way
+    run        all of it, from before the pool is opened until after it is closed
 
 Child:
-    work     what workers execute and write down; imports neither trio nor rich
+    work       what workers execute and write down; imports neither trio nor rich
 
-What is shown and kept:
-    display     progress
-    complaints  what starved workers write to standard error, out of the way
-    report      the table and the JSON
-    cli         arguments
+What is kept:
+    record     the JSON
+    cli        arguments
 
 The same seed means the same decisions: which faults come, when, and for which place in the list
 of the processes there are; what each client calls and when it leaves. Processes are not

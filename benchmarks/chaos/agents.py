@@ -11,17 +11,18 @@ import trio
 
 from trio_dirty import AppLoadError
 
+from ..harness.process import children
 from .plan import CHANGES, DEADLY, Kind, Order
-from .prey import children, hold
+from .processes import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_dirty import Pool
 
-    from .load import Load
+    from .clients import Clients
     from .plan import Fault
-    from .prey import Process
+    from .processes import Process
 
 
 class Agents:
@@ -36,13 +37,15 @@ class Agents:
         met: how many times each process number was given a fault that may end a worker.
     """
 
-    def __init__(self, pool: Pool, load: Load, requests: trio.Nursery, others: set[int]) -> None:
+    def __init__(
+        self, pool: Pool, clients: Clients, requests: trio.Nursery, others: set[int]
+    ) -> None:
         """Requests are made in the nursery ``requests``; ``others`` are no workers."""
         self.done: Counter[Kind] = Counter()
         self.booting: Counter[Kind] = Counter()
         self.met: Counter[int] = Counter()
         self._pool = pool
-        self._load = load
+        self._clients = clients
         self._requests = requests
         self._others = others
         self._held: set[int] = set()
@@ -54,7 +57,7 @@ class Agents:
         return sum(self.done[kind] + self.booting[kind] for kind in DEADLY)
 
     async def run(self, faults: Iterator[Fault]) -> None:
-        """Do one fault after the other. Cancelled, it ends those that last."""
+        """Do one fault after the other. Cancellation ends those that last."""
         time = trio.current_time()
         async with trio.open_nursery() as nursery:
             for fault in faults:
@@ -62,7 +65,7 @@ class Agents:
                 await trio.sleep_until(time)
                 if fault.kind in (Kind.EXIT, Kind.HOG):
                     self.done[fault.kind] += 1
-                    self._requests.start_soon(self._load.request, _order(fault))
+                    self._requests.start_soon(self._clients.request, _order(fault))
                 elif fault.kind in CHANGES:
                     nursery.start_soon(self._change, fault)
                 else:
@@ -98,7 +101,7 @@ class Agents:
             self.done[fault.kind] += 1
 
     async def _treat(self, process: Process, fault: Fault) -> bool:
-        """Do it to the process; return whether it was alive to the end of it."""
+        """Do the fault to the process; return whether the process lived until its end."""
         match fault.kind:
             case Kind.KILL:
                 return await self._kill(process)
@@ -123,12 +126,12 @@ class Agents:
         if not process.limit(int(process.size() * fault.share)):
             return False
         self.met[process.pid] += 1
-        self._load.shortage.begin()
+        self._clients.shortage.begin()
         try:
             await trio.sleep(fault.seconds)
         finally:
             process.limit(resource.RLIM_INFINITY)
-            self._load.shortage.end()
+            self._clients.shortage.end()
         return True
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 import trio
 
-from ..figures import Figure
+from ..harness.figures import Figure
+from ..harness.polling import wait_until
 
+LOOK_SECONDS = 0.1
 PATIENCE = 20.0
 """Seconds for threads to end: trio keeps idle ones for ten."""
 
 GROWTH = 1.1
 SLACK_MB = 8
-"""Memory that has grown by no more than both together is level."""
+"""Memory that has grown by at most both together has not grown."""
 
 LEVEL_SECONDS = 60.0
-"""In less time the allocator's own caches have not filled, and growth says nothing."""
+"""In a shorter run growth says nothing: the allocator's caches have not filled yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,16 @@ class Census:
 
 
 async def back_to(before: Census) -> Census:
-    """Wait until there is no more of anything than before, or too long; return what there is."""
-    with trio.move_on_after(PATIENCE):
-        while Census.now().exceeds(before):  # noqa: ASYNC110  nothing tells of it
-            await trio.sleep(0.1)
+    """Wait until there is no more than before, for `PATIENCE` at most; return what there is."""
+    with suppress(trio.TooSlowError):
+        await wait_until(
+            lambda: not Census.now().exceeds(before), every=LOOK_SECONDS, patience=PATIENCE
+        )
     return Census.now()
 
 
 def compare(before: Census, after: Census) -> list[Figure]:
-    """Return what there is, which may not be more than before."""
+    """Return what there is as figures; none may be more than before."""
     rows = (
         ("processes of this program, after", before.processes, after.processes),
         ("descriptors, after", before.descriptors, after.descriptors),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..arguments import count, open_console
-from ..record import default_path, write
-from .display import Watch
-from .report import chaos_record, chaos_table
+from ..output.arguments import count, open_console
+from ..output.display import Countdown
+from ..output.record import local_time, save
+from ..output.report import figure_table
+from .record import chaos_record
 from .run import Settings, run_chaos
 
 if TYPE_CHECKING:
@@ -65,16 +65,15 @@ def main(argv: Sequence[str]) -> int:
     """Run chaos; return 1 if anything is violated."""
     settings, output = parse(argv)
     console = open_console()
-    started = datetime.now().astimezone().replace(tzinfo=None)
+    started = local_time()
     console.print(
         f"chaos with --seed {settings.seed}, for {settings.seconds:.0f} s", highlight=False
     )
-    with Watch(console, settings.seconds) as watch:
-        findings = trio.run(run_chaos, settings, watch)
-    console.print(chaos_table(settings, findings))
+    with Countdown(console, "chaos", settings.seconds) as display:
+        findings = trio.run(run_chaos, settings, display)
+    title = f"Chaos, {settings.workers} workers, seed {settings.seed}"
+    console.print(figure_table(findings.figures, title, digits=4))
     for problem in findings.problems:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    path = output or default_path(started, "-chaos")
-    write(chaos_record(settings, findings, started), path)
-    console.print(f"written to {path}", soft_wrap=True)
+    save(chaos_record(settings, findings, started), output, console, "-chaos")
     return int(findings.violated)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..figures import Figure
+from ..harness.figures import Figure
 from .journal import ENDING_BITS, Ending
 from .work import BEGUN, BOOTED, EXITING, HOGGING, KIND_SHIFT
 
@@ -41,7 +41,7 @@ class Evidence:
         states: a byte for each request, see `ending_of` and `beginnings_of`.
         cases: how many requests have each state.
         ended_again: endings of requests that had ended already.
-        strays: beginnings of requests that nobody had sent.
+        strays: beginnings of requests that had not been sent.
         booted: the processes of workers that came to life, and how many had each number.
         exits: of those, what was about to call ``os._exit``.
         hogs: of those, what was about to take all memory.

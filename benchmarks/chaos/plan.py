@@ -37,10 +37,10 @@ WEIGHTS = {
 }
 
 DEADLY = (Kind.KILL, Kind.EXIT, Kind.STOP_KILL)
-"""The others may end a worker, and need not."""
+"""The others may or may not end a worker."""
 
 CHANGES = (Kind.RESIZE, Kind.RELOAD)
-"""No faults: the pool is told to do it, while faults come."""
+"""Not faults: the pool is told to do these while faults happen."""
 
 LONGEST_STOP = 0.4
 LONGEST_STARVATION = 0.4
@@ -120,7 +120,7 @@ class Order(NamedTuple):
 LEAVING = 0.02
 KEYED = 0.1
 LIMITED = 0.02
-"""Of those that nap or compute, which are about to take as long as they may."""
+"""The share of naps and computations with a limit that is close to what they take."""
 
 KEYS = 32
 LONGEST_WAIT = 0.02
@@ -130,12 +130,12 @@ LONGEST_STREAM = 1_500
 """Chunks: a stream may run a thousand ahead of its reader."""
 
 LARGEST = 1_200_000
-"""Bytes. What is large takes other ways through the pool, on either side of several limits."""
+"""Bytes. Sizes on either side of several limits are handled in different ways by the pool."""
 
 LIMITS = (1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20)
 NEAR = 200
 ON_CANCEL: tuple[OnCancel, ...] = ("abandon", "abandon", "interrupt", "wait")
-"""Not "kill": which process was killed for a client that has left, nobody is told."""
+"""Not "kill": no client learns which process was killed for a client that has left."""
 
 
 def plan_orders(seed: int, client: int) -> Iterator[Order]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 from dataclasses import dataclass, field, replace
@@ -14,23 +13,22 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..figures import Figure
-from ..memory import resident
+from ..harness.figures import Figure
+from ..harness.process import children, resident, settled
 from ..work import Empty
 from .agents import Agents
 from .census import Census, Memory, back_to, compare, compare_memory
-from .complaints import errors_to
+from .clients import Clients
 from .journal import Book, read_words
 from .judge import ending_of, judge, offenders, places, weigh
-from .load import Load
 from .plan import CHANGES, DEADLY, Kind, plan_faults
-from .prey import children
+from .stderr import errors_to
 from .work import LOG_VARIABLE, Witness
 
 if TYPE_CHECKING:
     from trio_dirty import Pool, PoolStatistics
 
-    from .display import Watch
+    from ..output.display import Countdown
     from .judge import Evidence
 
 POINTS, LOOKS = 5, 10
@@ -43,7 +41,7 @@ PATIENCE = 60.0
 MOST_OFFENDERS = 5
 
 MAX_REQUESTS = 10_000
-"""Each worker is replaced every few seconds, if it lives so long."""
+"""A worker that lives so long is replaced every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Findings:
         return any(figure.reached is False for figure in self.figures)
 
 
-async def run_chaos(settings: Settings, watch: Watch) -> Findings:
+async def run_chaos(settings: Settings, display: Countdown) -> Findings:
     """Run it all, and judge it."""
     threads = Census.now().threads
     # What the first pool of a program leaves behind for all others, multiprocessing's
@@ -86,17 +84,17 @@ async def run_chaos(settings: Settings, watch: Watch) -> Findings:
         errors = Path(directory, "errors")
         # In the loop only 64 KiB are written at a time, to the file of endings.
         with open(begun, "wb"), open(ended, "wb") as file, errors_to(errors):  # noqa: ASYNC230
-            chaos = _Chaos(settings, Book(file), watch)
+            chaos = _Chaos(settings, Book(file), display)
             await chaos.run()
-        watch.tell("waiting for threads to end")
+        display.tell("waiting for threads to end")
         after = await back_to(before)
-        watch.tell("comparing the logs")
+        display.tell("comparing the logs")
         evidence = weigh(chaos.book.sent, read_words(ended), read_words(begun))
         figures = [
             *judge(
                 evidence,
-                chaos.load.crashes,
-                chaos.agents.met + chaos.load.overdue,
+                chaos.clients.crashes,
+                chaos.agents.met + chaos.clients.overdue,
                 settings.threads,
             ),
             *chaos.figures(evidence),
@@ -105,26 +103,26 @@ async def run_chaos(settings: Settings, watch: Watch) -> Findings:
             *compare_memory(chaos.memory),
             Figure("resident memory after the run", resident() / 1e6, "MB"),
         ]
-        return Findings(figures, [*chaos.load.problems, *_describe(evidence, begun)])
+        return Findings(figures, [*chaos.clients.problems, *_describe(evidence, begun)])
 
 
 class _Chaos:
     """The time during which the pool is open."""
 
-    load: Load
+    clients: Clients
     agents: Agents
     statistics: PoolStatistics
 
-    def __init__(self, settings: Settings, book: Book, watch: Watch) -> None:
+    def __init__(self, settings: Settings, book: Book, display: Countdown) -> None:
         self.book = book
         self.memory: list[Memory] = []
         self._settings = settings
-        self._watch = watch
+        self._display = display
         self._started = 0.0
         self._called = 0.0
 
     async def run(self) -> None:
-        """Let clients call and agents kill, until the time is over and all have an answer."""
+        """Let clients call and agents kill until the time is over; wait for the last answers."""
         settings = self._settings
         others = children()
         async with open_pool(
@@ -133,16 +131,16 @@ class _Chaos:
             threads=settings.threads,
             max_requests=MAX_REQUESTS,
         ) as pool:
-            self.load = Load(pool, self.book, settings.seed)
+            self.clients = Clients(pool, self.book, settings.seed)
             self._started = trio.current_time()
             async with trio.open_nursery() as requests:
-                self.agents = Agents(pool, self.load, requests, others)
+                self.agents = Agents(pool, self.clients, requests, others)
                 for index in range(settings.clients):
-                    requests.start_soon(self.load.client, index)
+                    requests.start_soon(self.clients.client, index)
                 await self._disturb(pool)
                 self._called = trio.current_time() - self._started
-                self.load.stopping = True
-                self._watch.tell("waiting for the last requests")
+                self.clients.stopping = True
+                self._display.tell("waiting for the last requests")
                 requests.cancel_scope.deadline = trio.current_time() + PATIENCE
             self.book.flush()
             self.statistics = pool.statistics()
@@ -155,14 +153,23 @@ class _Chaos:
                 nursery.start_soon(self.agents.run, faults)
                 nursery.start_soon(self._show)
                 nursery.start_soon(self._look_at_memory)
-                await self.load.given_up.wait()
+                await self.clients.given_up.wait()
                 nursery.cancel_scope.cancel()
 
     async def _show(self) -> None:
+        seconds, ended = 0.0, 0
         while True:
-            await trio.sleep(self._watch.interval)
+            await trio.sleep(self._display.interval)
+            before, last = seconds, ended
             seconds = trio.current_time() - self._started
-            self._watch.show(seconds, sum(self.book.endings.values()), self.agents.kills)
+            ended = self.book.endings.total()
+            rate = (ended - last) / (seconds - before)
+            left = max(0.0, self._settings.seconds - seconds)
+            self._display.tell(
+                f"{ended:,} requests, {rate:,.0f}/s; {self.agents.kills:,} kills; "
+                f"{left:.0f} s left",
+                seconds,
+            )
 
     async def _look_at_memory(self) -> None:
         stretch = 0.99 * self._settings.seconds / POINTS  # the end cancels this
@@ -171,8 +178,7 @@ class _Chaos:
             for look in range(1, LOOKS + 1):
                 seconds = (point + (1 + look / LOOKS) / 2) * stretch
                 await trio.sleep_until(self._started + seconds)
-                gc.collect()  # what only waits for the collector is no leak
-                least = min(least, resident())
+                least = min(least, settled())
             self.memory.append(Memory(seconds, least))
 
     def figures(self, evidence: Evidence) -> list[Figure]:
@@ -216,11 +222,11 @@ class _Chaos:
         ]
 
     def _rate(self) -> float:
-        return sum(self.book.endings.values()) / self._called
+        return self.book.endings.total() / self._called
 
 
 def _describe(evidence: Evidence, begun: Path) -> list[str]:
-    """Tell, of the first few requests that are not as they must be, where they began."""
+    """Return where the first few requests began that are not as they must be, in words."""
     numbers = offenders(evidence, MOST_OFFENDERS)
     where = [*places(numbers, read_words(begun))]
     return [

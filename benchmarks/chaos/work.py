@@ -32,7 +32,7 @@ PIECE_BYTES = 1 << 20
 
 
 def own(number: int) -> int:
-    """Return what only the request of this number may get."""
+    """Return the result that belongs to the request of this number."""
     return number * 0x9E3779B97F4A7C15 & (1 << 64) - 1
 
 
@@ -40,7 +40,7 @@ class Witness(App):
     """Writes down what begins."""
 
     def init(self) -> None:
-        """Write down that a worker has come to life."""
+        """Write down that a worker has booted."""
         info = worker_info()
         self._fd = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND)
         self._where = info.slot << 32 | info.worker
@@ -84,14 +84,14 @@ class Witness(App):
             yield own(number), chunk
 
     def exit(self, number: int, seconds: float) -> None:
-        """Die of it, a while later."""
+        """Exit, after a while."""
         self._note(BEGUN, number)
         time.sleep(seconds)
         self._note(EXITING, os.getpid())
         os._exit(9)
 
     def hog(self, number: int) -> None:
-        """Take memory until there is no more, which is an exception like any other."""
+        """Take memory until `MemoryError` is raised, an exception like any other."""
         self._note(BEGUN, number)
         self._note(HOGGING, os.getpid())
         _, hard = before = resource.getrlimit(resource.RLIMIT_AS)

@@ -7,17 +7,17 @@ should take longer than the pool promises to hold the loop.
 
 The map.
 
-    watch      the instrument, and a task that only takes its turns
-    event      what a row is made of
-    payloads   what is sent and returned; workers import it: it imports neither trio nor rich
-    crossing   events with payloads, on worker processes
-    crowds     pools of simulated workers where many requests wait
-    happening  events with such pools
-    control    the same without a pool
-    catalogue  all events
-    run        rounds of events
-    report     the table and the JSON
-    cli        arguments
+    watch           the instrument, and a task that only takes its turns
+    event           what a row is made of
+    payloads        what is sent and returned; workers import it: it imports neither trio nor rich
+    payload_events  events with payloads, on worker processes
+    crowds          pools of simulated workers where many requests wait
+    crowd_events    events with such pools
+    control         the same without a pool
+    catalogue       all events
+    run             rounds of events
+    report          the table and the JSON
+    cli             arguments
 
 Three things are left out on purpose. What trio alone takes to cancel as many tasks in one step is
 measured beside it, and subtracted. The garbage collector does not run during an event: a full

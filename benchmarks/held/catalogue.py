@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import control, crossing, happening
+from . import control, crowd_events, payload_events
 from .event import Event, Row
 
 KB, MB = 1_000, 1_000_000
@@ -22,12 +22,12 @@ _OBJECTS = (
 )
 
 
-def _crossing() -> list[Event]:
+def _with_payloads() -> list[Event]:
     events = []
     for what, play in (
-        ("an argument, {}, {}", crossing.Argument),
-        ("a result, {}, {}", crossing.Result),
-        ("an exception that carries {}, {}", crossing.Raised),
+        ("an argument, {}, {}", payload_events.Argument),
+        ("a result, {}, {}", payload_events.Result),
+        ("an exception that carries {}, {}", payload_events.Raised),
     ):
         which = play.__name__.lower()
         for kind, sizes in _ARGUMENTS:
@@ -46,7 +46,7 @@ def _crossing() -> list[Event]:
                 f"a stream of five chunks of {kind}, each {{}}",
                 (size,),
                 size // 700,
-                crossing.Chunks(kind, 5),
+                payload_events.Chunks(kind, 5),
                 unit,
             ),
             Event(
@@ -54,7 +54,7 @@ def _crossing() -> list[Event]:
                 f"a broadcast of {kind} to two workers, {{}}",
                 (size,),
                 size // 700,
-                crossing.Broadcast(kind),
+                payload_events.Broadcast(kind),
                 unit,
             ),
             Event(
@@ -62,7 +62,7 @@ def _crossing() -> list[Event]:
                 f"a caller leaves while its {kind} are being sent, {{}}",
                 (4 * size,),
                 size // 700,
-                crossing.Regretted(kind),
+                payload_events.Regretted(kind),
                 unit,
             ),
         ]
@@ -73,22 +73,24 @@ def _crossing() -> list[Event]:
             "an argument that does not pickle, behind {} strings",
             (10_000, 2_000_000),
             10_000,
-            crossing.Refused("unpicklable"),
+            payload_events.Refused("unpicklable"),
         ),
-        Event("chunks", "a stream of {} small chunks", (100_000,), 1000, crossing.many_chunks),
-        Event("flood", "{} callers of a no-op at once", (20_000,), 500, crossing.flood),
-        Event("block", "opening and leaving a pool of {} processes", (4,), 2, crossing.block),
+        Event(
+            "chunks", "a stream of {} small chunks", (100_000,), 1000, payload_events.many_chunks
+        ),
+        Event("flood", "{} callers of a no-op at once", (20_000,), 500, payload_events.flood),
+        Event("block", "opening and leaving a pool of {} processes", (4,), 2, payload_events.block),
         Event(
             "served-block",
             "leaving a pool where {} callers wait for no-ops",
             (20_000,),
             500,
-            crossing.served_block,
+            payload_events.served_block,
         ),
     ]
 
 
-def _happening() -> list[Event]:
+def _with_crowds() -> list[Event]:
     many = (20_000, 50_000)
     few = 300
     return [
@@ -97,29 +99,29 @@ def _happening() -> list[Event]:
             "a crash, {} waiting in its slot, another slot",
             (1000, 10_000, 50_000, 100_000),
             few,
-            happening.Crash(2),
+            crowd_events.Crash(2),
         ),
         Event(
             "crash-alone",
             "a crash of the only worker, {} waiting",
             (10_000, 50_000, 100_000),
             few,
-            happening.Crash(1),
+            crowd_events.Crash(1),
         ),
         Event(
             "crash-keys",
             "a crash, {} waiting in its slot with distinct keys",
             (8000, 50_000),
             few,
-            happening.CrashOfKeys(),
+            crowd_events.CrashOfKeys(),
         ),
-        Event("fail", "the only slot fails, {} waiting", many, few, happening.fail, rounds=2),
+        Event("fail", "the only slot fails, {} waiting", many, few, crowd_events.fail, rounds=2),
         Event(
             "cancel",
             "{} callers are cancelled at once",
             many,
             few,
-            happening.cancel,
+            crowd_events.cancel,
             control=control.cancel,
         ),
         Event(
@@ -127,7 +129,7 @@ def _happening() -> list[Event]:
             "deadlines of {} callers expire at once",
             many,
             few,
-            happening.deadlines,
+            crowd_events.deadlines,
             control=control.deadlines,
         ),
         Event(
@@ -135,92 +137,112 @@ def _happening() -> list[Event]:
             "leaving a pool by cancellation, {} waiting outside of the scope",
             many,
             few,
-            happening.LeaveCancelled(with_callers=False),
+            crowd_events.LeaveCancelled(with_callers=False),
         ),
         Event(
             "leave-cancelled-all",
             "leaving a pool by cancellation, {} callers cancelled with it",
             many,
             few,
-            happening.LeaveCancelled(with_callers=True),
+            crowd_events.LeaveCancelled(with_callers=True),
             control=control.cancel,
         ),
         Event(
-            "leave", "leaving a pool, its grace_period over, {} waiting", many, few, happening.leave
+            "leave",
+            "leaving a pool, its grace_period over, {} waiting",
+            many,
+            few,
+            crowd_events.leave,
         ),
         Event(
             "resize-keys",
             "a slot leaves, {} waiting in both with distinct keys",
             (16_000, 100_000),
             few,
-            happening.Resize(2, 1, keys=True),
+            crowd_events.Resize(2, 1, keys=True),
         ),
         Event(
-            "resize-less", "resize from 2 to 1, {} waiting", (50_000,), few, happening.Resize(2, 1)
+            "resize-less",
+            "resize from 2 to 1, {} waiting",
+            (50_000,),
+            few,
+            crowd_events.Resize(2, 1),
         ),
         Event(
-            "resize-more", "resize from 1 to 2, {} waiting", (50_000,), few, happening.Resize(1, 2)
+            "resize-more",
+            "resize from 1 to 2, {} waiting",
+            (50_000,),
+            few,
+            crowd_events.Resize(1, 2),
         ),
         Event(
             "resize-most",
             "resize from 2 to 16, {} waiting",
             (50_000,),
             few,
-            happening.Resize(2, 16),
+            crowd_events.Resize(2, 16),
         ),
         Event(
-            "reload", "reload of two workers, {} waiting", (10_000, 50_000), few, happening.reload
+            "reload",
+            "reload of two workers, {} waiting",
+            (10_000, 50_000),
+            few,
+            crowd_events.reload,
         ),
         Event(
             "statistics",
             "statistics of 64 slots, {} waiting",
             (100_000,),
             few,
-            happening.statistics,
+            crowd_events.statistics,
         ),
         Event(
             "statistics-slots",
             "statistics of {} slots that have completed 100 requests each",
             (64, 256),
             4,
-            happening.statistics_of_many,
+            crowd_events.statistics_of_many,
         ),
-        Event("broadcast-slots", "a broadcast to {} slots", (64, 256), 4, happening.broadcast),
+        Event("broadcast-slots", "a broadcast to {} slots", (64, 256), 4, crowd_events.broadcast),
         Event(
             "broadcast-cancelled",
             "a broadcast to 64 slots is cancelled, {} waiting",
             (50_000,),
             few,
-            happening.cancel_broadcast,
+            crowd_events.cancel_broadcast,
         ),
         Event(
-            "block-slots", "opening and leaving a pool of {} slots", (64, 256), 4, happening.block
+            "block-slots",
+            "opening and leaving a pool of {} slots",
+            (64, 256),
+            4,
+            crowd_events.block,
         ),
         Event(
             "refused",
             "a refused call, 64 slots with {} waiting each",
             (1000,),
             2,
-            happening.Refused(),
+            crowd_events.Refused(),
         ),
         Event(
             "refused-key",
             "the same with a key, {}",
             (1000,),
             2,
-            happening.Refused(key=1),
+            crowd_events.Refused(key=1),
         ),
         Event(
             "refused-least-loaded",
             "the same by least_loaded, {}",
             (1000,),
             2,
-            happening.Refused(routing="least_loaded"),
+            crowd_events.Refused(routing="least_loaded"),
         ),
     ]
 
 
-EVENTS = (*_happening(), *_crossing())
+EVENTS = (*_with_crowds(), *_with_payloads())
 
 
 def rows(chosen: list[str], *, quick: bool) -> list[Row]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import count, open_console
-from ..display import open_display
-from ..record import default_path, write
+from ..output.arguments import count, open_console
+from ..output.display import open_display
+from ..output.record import local_time, save
 from .catalogue import rows
 from .report import held_record, held_table, over_in_words
 from .run import measure_all
@@ -65,12 +64,10 @@ def main(argv: Sequence[str]) -> int:
         for row in choice.rows:
             console.print(f"{row.name:26}{row.what}", highlight=False)
         return 0
-    started = datetime.now().astimezone().replace(tzinfo=None)
+    started = local_time()
     with open_display(console) as display:
         measure_all(choice.rows, choice.rounds, display)
     console.print(held_table(choice.rows))
     console.print(over_in_words(choice.rows), highlight=False, soft_wrap=True)
-    path = choice.output or default_path(started, "-held")
-    write(held_record(choice.rows, started), path)
-    console.print(f"written to {path}", soft_wrap=True)
+    save(held_record(choice.rows, started), choice.output, console, "-held")
     return int(any(row.is_over or row.error for row in choice.rows))

@@ -25,7 +25,7 @@ async def cancel(watch: Watch, size: int) -> None:
 
 
 async def hold_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    """Hold a nursery open whose cancellation cancels nobody but its tasks."""
+    """Hold a nursery open whose cancellation cancels only its own tasks."""
     async with trio.open_nursery() as nursery:
         task_status.started(nursery)
         await trio.sleep_forever()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Endless(Plan):
-    """Whatever begins lasts for ever, except no-ops. Workers boot, or only the first ones do."""
+    """Requests never end, except no-ops. All workers boot, or only the first of each slot."""
 
     def __init__(self, *, boots: bool = True) -> None:
         self._boots = boots
@@ -60,12 +60,12 @@ class Crowd:
     callers: trio.CancelScope
 
     def look(self) -> object:
-        """Return what has changed when requests have gone anywhere."""
+        """Return something that changes whenever requests move."""
         now = self.pool.statistics()
         return now.queued, [(w.worker, w.state, w.queued, w.running) for w in now.workers]
 
     async def settled(self) -> None:
-        """Wait until no request goes anywhere any more."""
+        """Wait until requests have stopped moving."""
         await self.watch.settled(self.look)
 
 

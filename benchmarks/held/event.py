@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 LIMIT_MS = 20.0
-"""What the pool promises, and what every row is held to."""
+"""What the pool promises: the limit of every row."""
 
 Play: TypeAlias = "Callable[[Watch, int], Awaitable[None]]"
-"""Has an event of some size happen, and measures it once."""
+"""Makes an event of some size happen, and measures it once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Row:
         return bool(self.steps) and max(self.own) > LIMIT_MS
 
     def add(self, watch: Watch, control: Watch | None = None) -> None:
-        """Take note of a round, and of its control."""
+        """Add the measurements of a round, and of its control."""
         step = 1000 * watch.step
         if not self.steps or step > max(self.steps):
             self.where = watch.where

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from ..record import machine
-from ..report import verdict
+from ..output.record import machine, stamp
+from ..output.report import verdict
 from .event import LIMIT_MS
 
 if TYPE_CHECKING:
@@ -68,6 +68,6 @@ def over_in_words(rows: Sequence[Row]) -> str:
 def held_record(rows: Sequence[Row], started: datetime) -> dict[str, Any]:
     """Return it as the JSON has it."""
     return {
-        "timestamp": started.isoformat(timespec="seconds"),
+        **stamp(started),
         "held": {"machine": machine(), "rows": [row.record() for row in rows]},
     }

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..harness.words import error_in_words
 from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..display import Display
+    from ..output.display import Display
     from .event import Row
 
 
@@ -27,16 +28,10 @@ def measure(row: Row, rounds: int, display: Display) -> None:
                 control = Watch()
                 trio.run(row.event.control, control, row.size)
         except Exception as error:
-            row.error = _in_words(error)
+            row.error = error_in_words(error)
             return
         row.add(watch, control)
         stage.advance()
-
-
-def _in_words(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
 
 
 def measure_all(rows: Sequence[Row], rounds: int, display: Display) -> None:

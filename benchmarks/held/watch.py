@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import gc
 from contextlib import asynccontextmanager, contextmanager
-from os.path import sep
+from pathlib import Path
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
+
+import trio_dirty
+
+from ..harness.polling import wait_steady, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+T = TypeVar("T")
+
+PACKAGE = f"{Path(trio_dirty.__file__).parent}/"
+
 LOOK_SECONDS = 0.002
 STEADY_LOOKS = 50
-"""So often the same, and the pool has settled: a tenth of a second."""
+"""How often the same must be seen: for a tenth of a second."""
 
 PATIENCE = 300
 BETWEEN = "between steps"
@@ -37,6 +45,7 @@ class Watch(trio.abc.Instrument):
         self.gap = 0.0
         # Since when CPU time is counted; None while it is not.
         self._since: float | None = None
+        self._last_turn = 0.0
 
     # trio's hooks
 
@@ -75,6 +84,8 @@ class Watch(trio.abc.Instrument):
             try:
                 yield
                 await trio.sleep(10 * LOOK_SECONDS)
+                # A step that came before the last turn may be followed by this task's own.
+                self._count_gap()
             finally:
                 self._count(trio.lowlevel.current_task())
                 self._since = None
@@ -83,16 +94,19 @@ class Watch(trio.abc.Instrument):
                 nursery.cancel_scope.cancel()
 
     async def _take_turns(self) -> None:
-        last = perf_counter()
+        self._last_turn = perf_counter()
         while True:
             await trio.lowlevel.checkpoint()
-            now = perf_counter()
-            self.gap = max(self.gap, now - last)
-            last = now
+            self._count_gap()
+
+    def _count_gap(self) -> None:
+        now = perf_counter()
+        self.gap = max(self.gap, now - self._last_turn)
+        self._last_turn = now
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Do what the benchmark needs and the event does not, in the middle of a step."""
+        """Exclude the block, which only the benchmark needs, from the step in which it runs."""
         if self._since is not None:
             self._count(trio.lowlevel.current_task())
         yield
@@ -105,14 +119,9 @@ class Watch(trio.abc.Instrument):
         Raises:
             trio.TooSlowError: it never does.
         """
-        last, looks = None, 0
-        with trio.fail_after(PATIENCE):
-            while looks < STEADY_LOOKS:
-                with self.uncounted():
-                    now = look()
-                looks = looks + 1 if now == last else 0
-                last = now
-                await trio.sleep(LOOK_SECONDS)
+        await wait_steady(
+            self._uncounted(look), every=LOOK_SECONDS, looks=STEADY_LOOKS, patience=PATIENCE
+        )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition.
@@ -120,22 +129,23 @@ class Watch(trio.abc.Instrument):
         Raises:
             trio.TooSlowError: it never holds.
         """
-        with trio.fail_after(PATIENCE):
-            while True:
-                with self.uncounted():
-                    holds = condition()
-                if holds:
-                    return
-                await trio.sleep(LOOK_SECONDS)
+        await wait_until(self._uncounted(condition), every=LOOK_SECONDS, patience=PATIENCE)
+
+    def _uncounted(self, look: Callable[[], T]) -> Callable[[], T]:
+        def looking() -> T:
+            with self.uncounted():
+                return look()
+
+        return looking
 
 
 def place(task: trio.lowlevel.Task) -> str:
-    """Return the function of a task, and the innermost of the pool in which it is waiting now."""
+    """Return the function of a task, and the innermost of the library in which it waits now."""
     inner = ""
     coro: object = task.coro
     while coro is not None:
         code = getattr(coro, "cr_code", None) or getattr(coro, "ag_code", None)
-        if code is not None and "trio_dirty" in code.co_filename.split(sep)[-2:]:
+        if code is not None and code.co_filename.startswith(PACKAGE):
             inner = code.co_qualname
         coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
     outer = "caller"

@@ -10,7 +10,7 @@ import trio
 
 from trio_dirty import open_pool
 
-from ..memory import resident
+from ..harness.process import resident
 from ..work import Empty
 
 

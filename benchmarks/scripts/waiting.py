@@ -19,8 +19,8 @@ import trio.testing
 
 from trio_dirty import open_pool
 
-from ..memory import settled
-from ..polling import wait_until
+from ..harness.polling import wait_until
+from ..harness.process import settled
 from ..work import Work
 
 if TYPE_CHECKING:

@@ -5,15 +5,18 @@ import asyncio
 import copy
 import importlib.metadata
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import apps_typed
 import pytest
 import trio
 from apps import Counter
 
 import trio_dirty
+from trio_dirty import abc
 from trio_dirty._common import errors
 from trio_dirty.testing import SimEngine
 
@@ -33,9 +36,9 @@ def test_every_list_of_the_public_names_has_all_of_them():
         if isinstance(statement, ast.ImportFrom)
         for name in statement.names
     }
-    assert PUBLIC == typed == {*trio_dirty._HOMES, "testing"}
+    assert {*PUBLIC, "abc"} == typed == {*trio_dirty._HOMES, *trio_dirty._MODULES}
     assert sorted(trio_dirty.__all__) == sorted(PUBLIC)  # each once
-    assert set(dir(trio_dirty)) == {*PUBLIC, "__version__"}
+    assert set(dir(trio_dirty)) == {*PUBLIC, "abc", "__version__"}
 
 
 def test_a_star_imports_all_of_them():
@@ -62,21 +65,95 @@ def test_public_things_say_where_they_are_found():
         assert getattr(trio_dirty, name).__module__ == "trio_dirty"
 
 
-def test_what_a_worker_asks_of_the_package_does_not_import_trio():
-    program = """
-import sys, trio_dirty
+def test_a_star_import_does_not_hide_modules_of_the_standard_library():
+    assert not PUBLIC & sys.stdlib_module_names
+
+
+WITHOUT_TRIO = [
+    """
+import trio_dirty
 trio_dirty.__version__, trio_dirty.__all__, dir(trio_dirty)
 trio_dirty.App, trio_dirty.check_cancelled, trio_dirty.worker_info, trio_dirty.RequestTimeoutError
+""",
+    "import trio_dirty; trio_dirty.abc.AppLike",
+    "from trio_dirty.abc import *",
+]
+
+
+@pytest.mark.parametrize("program", WITHOUT_TRIO)
+def test_what_a_worker_asks_of_the_package_does_not_import_trio(program):
+    program += """
+import sys
 sys.exit(any(name in sys.modules for name in ("trio", "trio_parallel", "asyncio")))
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+async def test_an_app_may_import_what_an_app_is_like():
+    async with trio_dirty.open_pool([apps_typed.Typed], workers=1) as pool:
+        assert await pool.run_sync(apps_typed.Typed.imported_trio) is False
+
+
+# Contracts
+
+CONTRACTS = {"AppLike", "Engine", "Instrument", "Worker"}
+NOT_OURS = {"AbstractAsyncContextManager", "None", "Sequence"}
+ALIASES = {"AppPaths", "Segment"}  # for what an implementation may write out
+
+
+def test_contracts_are_found_in_one_module():
+    assert trio_dirty.abc is abc
+    assert set(abc.__all__) >= CONTRACTS
+    assert abc.Instrument is trio_dirty.Instrument
+    for name in CONTRACTS - {"Instrument"}:
+        assert getattr(abc, name).__module__ == "trio_dirty.abc"
+
+
+@pytest.mark.parametrize("contract", [abc.Engine, abc.Worker])
+def test_what_the_methods_of_an_engine_take_and_return_is_public_too(contract):
+    for method in vars(contract).values():
+        method = getattr(method, "fget", method)
+        for annotation in getattr(method, "__annotations__", {}).values():
+            own = set(re.findall(r"[A-Z]\w+", annotation)) - NOT_OURS
+            assert own <= {*abc.__all__, *ALIASES}
+
+
+async def test_an_engine_of_ones_own_is_used():
+    class Recording(abc.Engine):
+        def __init__(self):
+            self.inner = SimEngine()
+            self.started = []
+
+        def start(self, blueprint):
+            self.started.append(blueprint)
+            return self.inner.start(blueprint)
+
+        def now(self):
+            return self.inner.now()
+
+    engine = Recording()
+    async with trio_dirty.open_pool([Counter], workers=2, engine=engine) as pool:
+        assert await pool.run_sync(Counter.add) == 1
+    assert {blueprint.slot for blueprint in engine.started} == {0, 1}
+    assert {type(blueprint) for blueprint in engine.started} == {abc.Blueprint}
+
+
 TYPED = """
 from trio_dirty import *
+from trio_dirty.abc import *
 import trio_dirty
+import trio_dirty.abc
 
 {names}
+
+
+class Duck:
+    def init(self) -> None: ...
+    def __call__(self, action: str, /, *args: object, **kwargs: object) -> object: ...
+    def close(self) -> None: ...
+
+
+app: type[AppLike] = Duck
 
 version: str = trio_dirty.__version__
 error: TimeoutError = RequestTimeoutError("text", seconds=1.0)
@@ -94,10 +171,9 @@ async def main(pool: Pool) -> None:
 def test_type_checkers_see_all_names(checker, tmp_path):
     pytest.importorskip(checker)
     program = tmp_path / "program.py"
-    names = sorted(PUBLIC)
-    program.write_text(
-        TYPED.format(names="\n".join(f"print({name}, trio_dirty.{name})" for name in names))
-    )
+    names = [f"print({name}, trio_dirty.{name})" for name in sorted(PUBLIC)]
+    names += [f"print({name}, trio_dirty.abc.{name})" for name in abc.__all__]
+    program.write_text(TYPED.format(names="\n".join(names)))
     options = {
         "mypy": ["--strict", "--no-incremental"],
         "basedpyright": ["--level", "error", "--pythonpath", sys.executable],

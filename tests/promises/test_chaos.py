@@ -20,7 +20,7 @@ from benchmarks.chaos.journal import ENDING_BITS, Book, Ending, read_words
 from benchmarks.chaos.judge import ending_of, judge, offenders, places, weigh
 from benchmarks.chaos.plan import DEADLY, LIMITS, NEAR, Kind, plan_faults, plan_orders
 from benchmarks.chaos.work import BEGUN, BOOTED, EXITING, HOGGING, KIND_SHIFT
-from benchmarks.figures import Figure
+from benchmarks.harness.figures import Figure
 
 # A log that has everything, and nothing wrong: 9 requests, two workers that died. Worker 7,
 # process 70, was killed from outside; worker 8, process 80, exited in an action.

@@ -1,5 +1,6 @@
 """The options of a pool: what is accepted, and how the rest is refused."""
 
+import inspect
 import math
 
 import apps_bad
@@ -25,25 +26,27 @@ times = st.sampled_from(sorted(TIMES))
 counts = st.sampled_from(["threads", "workers"])
 
 
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(open_pool).parameters.items()
+    if parameter.default is not parameter.empty
+}
+
+
 def checked(apps=(Bad,), **others):
-    defaults = {
-        "workers": 1,
-        "threads": 1,
-        "routing": "round_robin",
-        "max_queue": None,
-        "timeout": math.inf,
-        "soft_timeout": math.inf,
-        "on_cancel": "abandon",
-        "cancel_grace": 5,
-        "boot_timeout": 60,
-        "grace_period": 30,
-        "max_requests": None,
-        "max_requests_jitter": 0,
-        "max_memory": None,
-        "max_lifetime": math.inf,
-        "instruments": (),
-    }
-    return Options.checked(apps, **{**defaults, **others})
+    return Options({**DEFAULTS, "apps": apps, "workers": 1, **others})
+
+
+def test_every_option_of_a_pool_is_checked():
+    read = set()
+
+    class Given(dict):
+        def __getitem__(self, name):
+            read.add(name)
+            return super().__getitem__(name)
+
+    Options(Given(DEFAULTS, apps=[Bad], workers=1))
+    assert read == {*inspect.signature(open_pool).parameters} - {"engine"}
 
 
 def test_options_are_kept():
@@ -441,6 +444,7 @@ def test_routing_and_max_queue_are_kept():
     ],
 )
 def test_what_may_be_interrupted_is_known(soft_timeout, on_cancel, interruptible):
-    assert Limits.checked(None, soft_timeout, on_cancel).is_interruptible is interruptible
-    assert Limits.checked(9.0, soft_timeout, on_cancel).is_interruptible is interruptible
+    for timeout in (None, 9.0):
+        limits = checked_options(timeout=timeout, soft_timeout=soft_timeout, on_cancel=on_cancel)
+        assert limits.is_interruptible is interruptible
     assert not Limits().is_interruptible

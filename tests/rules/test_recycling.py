@@ -22,7 +22,7 @@ def checked(**options):
         "max_memory": None,
         "max_lifetime": math.inf,
     }
-    return RecyclingLimits.checked(**{**defaults, **options})
+    return RecyclingLimits.checked({**defaults, **options})
 
 
 @pytest.mark.parametrize("none", [None, math.inf])

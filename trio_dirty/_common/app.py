@@ -1,28 +1,34 @@
-"""The base class of apps. Imports nothing of trio: workers load it."""
+"""The base class of apps. Does not import trio, because workers import it."""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, Protocol
 
-    class AppLike(Protocol):
-        """What a class must offer to be an app; inheriting `App` is one way to."""
 
-        def init(self) -> object: ...
-        def __call__(self, action: str, /, *args: Any, **kwargs: Any) -> Any: ...
-        def close(self) -> object: ...
+class AppLike(Protocol):
+    """What a class must have to be an app. Inheriting from `App` is one way to have it."""
+
+    def init(self) -> object:
+        """Called in the worker, once, before any request."""
+
+    def __call__(self, action: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Execute the action of this name. Every request passes through here."""
+
+    def close(self) -> object:
+        """Called in the worker, once, at its orderly end."""
 
 
 APP_METHODS = ("init", "__call__", "close")
 
 
 def check_app(cls: object) -> None:
-    """Refuse what is no class, and a class that lacks one of an app's three methods.
+    """Check that something is a class with the three methods of an app.
 
     Raises:
-        TypeError: it cannot be an app.
+        TypeError: it is not.
     """
     if not isinstance(cls, type):
         raise TypeError(f"an app must be a class, was {cls!r}")
@@ -35,10 +41,10 @@ def check_app(cls: object) -> None:
 
 
 def declared_workers(cls: type) -> int | None:
-    """Return by how many workers an app wants to be carried at most; None for all.
+    """Return how many workers may carry an app, by its attribute ``workers``; None for all.
 
     Raises:
-        TypeError, ValueError: its attribute ``workers`` is no such number.
+        TypeError, ValueError: the attribute is neither None nor a whole number of at least 1.
     """
     workers: object = getattr(cls, "workers", None)
     if workers is None:
@@ -55,39 +61,39 @@ def declared_workers(cls: type) -> int | None:
 
 
 def _defines(cls: type, name: str) -> bool:
-    # Not getattr: every class can be called itself, and so has a __call__.
+    # Not getattr(cls, "__call__"): every class has that, from its metaclass.
     return any(callable(vars(base).get(name)) for base in cls.__mro__)
 
 
 class App:
-    """A class with state that lives in a worker process; its public methods are actions.
+    """Base class for apps: classes whose instances live in workers and keep state there.
 
-    Each worker makes one instance and calls `init` once, before any request. Requests
-    are then executed one after the other in the order in which the worker's slot was
-    given them, always through `__call__`. `close` runs once, at the worker's orderly
-    end, and not when the worker is killed. Exceptions in ``__init__`` and `init` fail
-    the boot of the worker (`AppLoadError`).
+    Public methods are actions. Each worker creates one instance, without arguments, and calls
+    `init` once, before any request. Every request goes through `__call__`. Requests begin in the
+    order in which they were given to the worker's slot, and are executed one after the other
+    unless the pool has several ``threads``. `close` runs once, when the worker ends in an orderly
+    way, and not when it is killed. An exception in ``__init__`` or `init` fails the boot of the
+    worker (`AppLoadError`).
 
-    Any class with these three methods will do; this one only saves the typing.
+    Inheriting from this class is not required: any class with these three methods is an app.
 
     Attributes:
-        workers: by how many workers of a pool the app is carried at most; None for all of them.
-            ``"module:Class:N"`` in `open_pool` says something else for one pool. It is read when
-            the pool is opened.
+        workers: how many workers of a pool may carry the app; None for all of them. It is read
+            when the pool is opened. ``"module:Class:N"`` in `open_pool` overrides it for one pool.
     """
 
     workers: ClassVar[int | None] = None
 
     def init(self) -> None:
-        """Load what the actions need. Called in the worker before any request."""
+        """Load what the actions need. Called in the worker, before any request."""
 
     def __call__(self, action: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the public method named ``action``.
 
-        Override it to dispatch in another way: every request passes through here.
+        Every request goes through this method. Override it to dispatch in another way.
 
         Raises:
-            ValueError: there is no such action.
+            ValueError: the app has no action of this name.
         """
         method = None
         if not action.startswith("_") and action not in APP_METHODS:
@@ -107,9 +113,9 @@ class App:
         return method(*args, **kwargs)
 
     def close(self) -> None:
-        """Release what `init` acquired. Called in the worker at its orderly end."""
+        """Release what `init` acquired. Called in the worker when it ends in an orderly way."""
 
 
 def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call what could only be sent as an argument."""
+    """Call a function that was sent as an argument."""
     return function(*args, **kwargs)

@@ -1,63 +1,65 @@
-"""What can go wrong: every error of the library, and how a worker's traceback travels with one.
+"""Every error of the library, and the worker's traceback that an error carries.
 
-Imports nothing of trio, so that worker processes may use it.
+Does not import trio, because workers import it.
 """
 
 from __future__ import annotations
 
 TEXT_LIMIT = 20_000
-"""Characters of a traceback: its end tells most. Of an exception's own text: its beginning does."""
+"""How many characters are kept: of a traceback the last ones, of an exception's text the first."""
 
 
 class DirtyError(Exception):
-    """The base of all errors that this library defines."""
+    """The base class of the errors of this library."""
 
 
 class AppNotFoundError(DirtyError):
-    """The named app, or the action's app, is not one of the pool's apps."""
+    """The pool does not have the app that was named, or whose action was called."""
 
 
 class AppLoadError(DirtyError):
-    """A worker could not boot: import, ``__init__()``, ``init()`` or ``boot_timeout``.
+    """A worker could not boot.
 
-    The text contains the worker's own traceback where there is one. Raised by
-    `open_pool`, which then has stopped every worker that it had started.
+    The import of an app, its ``__init__()`` or its ``init()`` failed, the worker died, or
+    ``boot_timeout`` passed. The text contains the worker's traceback if there is one. When
+    `open_pool` raises it, every worker that had been started has been stopped. `Pool.resize` and
+    `Pool.reload` raise it, too.
     """
 
 
 class MemoryLimitError(AppLoadError, ValueError):
-    """``max_memory`` is out of its range, which only a worker could tell."""
+    """A worker uses ``max_memory`` or more as soon as it has booted."""
 
 
 class PoolBusyError(DirtyError):
-    """Every slot that could take the request has ``max_queue`` that have not begun.
+    """Every slot that could take the request has ``max_queue`` requests that have not begun.
 
-    The request was not accepted, and nothing of it is left: try again later, or pass the
-    refusal on to whoever asks.
+    The request was not accepted, and has no effect. Try again later, or report to your own
+    caller that the program is busy.
     """
 
 
 class NoWorkersAvailableError(DirtyError):
-    """No slot that carries the app is ready, and none will be: all have failed.
+    """Every slot that carries the app has failed.
 
-    The text names the last cause. Raised at once for new requests, and for those that
-    were waiting when the last of those slots failed.
+    The text contains the last cause. Raised for new requests, and for those that were waiting
+    when the last of these slots failed. `Pool.reload` starts failed slots again.
     """
 
 
 class WorkerCrashedError(DirtyError):
     """The worker died while it may have been executing this request.
 
-    The request is not repeated, because its action may have had effects. All requests
-    that the dead worker cannot have begun are served by others.
+    The request is not repeated, because its action may have had effects. Requests that the
+    worker cannot have begun are served by other workers.
 
     Attributes:
         app: ``"module:Class"`` of the request's app; None for a plain function.
         action: the name of the action or function.
-        slot: the slot's index.
-        pid: the dead process.
-        exitcode: its exit code; negative is the number of the signal that killed it;
-            None where somebody else has collected it.
+        slot: the index of the slot.
+        pid: the number of the process that died.
+        exitcode: its exit code; negative is the number of the signal that killed it; None if
+            the program ignores SIGCHLD or another part of it has collected the exit code.
     """
 
     def __init__(
@@ -79,19 +81,19 @@ class WorkerCrashedError(DirtyError):
 
 
 class RequestTimeoutError(DirtyError, TimeoutError):
-    """The request was executed for longer than it may be.
+    """The request was executed for longer than ``timeout`` or ``soft_timeout``.
 
-    A `TimeoutError`, too, and so an `OSError`, as what sockets raise in such a case.
+    Also a `TimeoutError`, and therefore an `OSError`.
 
     Attributes:
-        soft: True where ``soft_timeout`` has passed: `SoftTimeout` was raised inside the
-            action, and its worker has kept its state. False where ``timeout`` has: the worker
-            was killed, and is being replaced.
-        seconds: the limit that has passed.
+        soft: True if ``soft_timeout`` passed: `SoftTimeout` was raised inside the action, and the
+            worker keeps its state. False if ``timeout`` passed: the worker was killed, and is
+            replaced.
+        seconds: the limit that passed.
         app: ``"module:Class"`` of the request's app; None for a plain function.
         action: the name of the action or function.
-        slot: the slot's index.
-        pid: the worker's process.
+        slot: the index of the slot.
+        pid: the number of the worker's process.
     """
 
     def __init__(
@@ -117,9 +119,9 @@ class RequestTimeoutError(DirtyError, TimeoutError):
 class SoftTimeout(BaseException):
     """Raised inside an action when its ``soft_timeout`` has passed.
 
-    The action may catch it to clean up. What it then returns or raises reaches the caller; where
-    this exception itself leaves the action, the caller gets `RequestTimeoutError`. A
-    `BaseException`, so that an ``except Exception`` does not swallow it.
+    The action may catch it to clean up. What the action then returns or raises reaches the
+    caller; if this exception leaves the action, the caller gets `RequestTimeoutError`. It is a
+    `BaseException`, so that an ``except Exception`` does not catch it.
     """
 
     def __init__(self, text: str = "soft_timeout has passed") -> None:
@@ -127,10 +129,11 @@ class SoftTimeout(BaseException):
 
 
 class RequestCancelled(BaseException):
-    """Raised inside an action whose caller has left: by `check_cancelled`, or by an interrupt.
+    """Raised inside an action whose caller was cancelled.
 
-    The action may catch it to clean up, and should let it pass. A `BaseException`, so that an
-    ``except Exception`` does not swallow it.
+    `check_cancelled` raises it, and so does ``on_cancel="interrupt"``. The action may catch it to
+    clean up, and should then raise it again. It is a `BaseException`, so that an ``except
+    Exception`` does not catch it.
     """
 
     def __init__(self, text: str = "the caller has left") -> None:
@@ -138,13 +141,13 @@ class RequestCancelled(BaseException):
 
 
 class RemoteError(DirtyError):
-    """An exception, or a result, that cannot cross from the worker to the caller.
+    """An action raised or returned something that cannot be sent to the caller.
 
-    It stands in for exceptions and results that do not pickle or unpickle, and for
+    Raised instead of exceptions and results that cannot be pickled or unpickled, and of
     exceptions that would end the caller's program, such as `SystemExit`.
 
     Attributes:
-        type_name: the qualified name of the type that could not cross.
+        type_name: the qualified name of the type that could not be sent.
         remote_traceback: the worker's traceback, as text.
     """
 
@@ -160,8 +163,8 @@ class RemoteError(DirtyError):
         self.remote_traceback = remote_traceback
 
 
-class RemoteTraceback(Exception):  # noqa: N818 (it is no error, it is where one was)
-    """The ``__cause__`` of an app's exception: the worker's traceback as text."""
+class RemoteTraceback(Exception):  # noqa: N818 (not an error itself: the place of one)
+    """The ``__cause__`` of an app's exception: the worker's traceback, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -171,7 +174,7 @@ class RemoteTraceback(Exception):  # noqa: N818 (it is no error, it is where one
         return f'\n"""\n{self.text}"""'
 
 
-# In a worker nobody imports the package's names, and these appear in its tracebacks.
+# These appear in the tracebacks of workers, which do not import the names of the package.
 SoftTimeout.__module__ = RequestCancelled.__module__ = "trio_dirty"
 
 
@@ -184,7 +187,7 @@ def qualified(kind: type) -> str:
 
 def traceback_text(error: BaseException) -> str:
     """Return the traceback of an exception and of its causes, as Python prints it."""
-    import traceback  # only wanted when something has failed
+    import traceback  # needed only after a failure
 
     try:
         return "".join(traceback.format_exception(error))[-TEXT_LIMIT:]

@@ -1,8 +1,8 @@
-"""The contract of engines: what starts workers and carries frames to and from them.
+"""The contract of engines, which start workers and carry frames to and from them.
 
-An engine is small on purpose. It knows nothing of routing, queues or retries; it starts
-one worker, moves frames, and tells when and how the worker ended. The contract suite in
-``tests/engines/test_contract.py`` runs against each implementation.
+An engine knows nothing of routing, queues or retries: it starts one worker, moves frames, and
+reports when and how the worker ended. The suite in ``tests/engines/test_contract.py`` runs
+against each implementation.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a worker is to be.
+    """Which worker is to be started.
 
     Attributes:
-        slot: the index of the slot that it is for.
-        worker: its number; no other worker of the pool has it.
-        lanes: how many requests it is to execute at a time.
+        slot: the index of its slot.
+        worker: its number, which no other worker of the pool has.
+        lanes: how many requests it executes at a time.
     """
 
     slot: int
@@ -43,10 +43,10 @@ class Exit:
     """How a worker ended.
 
     Attributes:
-        pid: its process.
-        exitcode: as of `multiprocessing.Process`: negative is a signal's number; None
-            where the program ignores SIGCHLD, or something else in it has collected it.
-        reason: why the engine has killed it, if it has done that by itself.
+        pid: the number of its process.
+        exitcode: as that of `multiprocessing.Process`: negative is the number of a signal; None
+            if the program ignores SIGCHLD or another part of it has collected the exit code.
+        reason: why the engine killed it, if the engine did so on its own.
     """
 
     pid: int | None
@@ -59,7 +59,7 @@ class Exit:
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """Say how a process died."""
+    """Return how a process ended, in words."""
     if exitcode is None:
         return (
             "died; its exit code is unknown, since the program ignores SIGCHLD or has collected it "
@@ -78,18 +78,18 @@ def describe_exit(exitcode: int | None) -> str:
 
 
 Reply: TypeAlias = tuple[int, float | None, BaseException | None, Any]
-"""A worker's answer to a request: the request's number; how many seconds it was executed,
-None if it was skipped and so never began; the exception to raise in the caller, or None;
+"""A worker's answer to a request: the number of the request; for how many seconds it was
+executed, None if it was skipped and never began; the exception to raise in the caller, or None;
 the result. A plain tuple, because one is made for every request."""
 
 
 @final
 class Chunks(NamedTuple):
-    """What a generator has yielded, one after the other, between two other replies.
+    """Consecutive chunks of one stream.
 
     Attributes:
-        number: the request's.
-        chunks: each value and its size in bytes, as it counts for the credit window.
+        number: the number of the request.
+        chunks: each value, with the bytes that it counts for in the credit window.
     """
 
     number: int
@@ -98,17 +98,17 @@ class Chunks(NamedTuple):
 
 @final
 class Pong(NamedTuple):
-    """That the worker has read a PING, and has not taken up what was sent behind it before that.
+    """The worker has read a PING, and had not taken up anything that was sent after it.
 
     Attributes:
-        number: the PING's.
+        number: the number of the PING.
     """
 
     number: int
 
 
 Answer: TypeAlias = Reply | Chunks | Pong
-"""What a worker says."""
+"""What `Worker.receive` returns."""
 
 
 class Worker(ABC):
@@ -118,107 +118,110 @@ class Worker(ABC):
 
     @abstractmethod
     async def look_up(self, apps: AppPaths) -> Sequence[int | None]:
-        """Have the apps imported, and return the ``workers`` that each declares.
+        """Have the apps imported; return the attribute ``workers`` of each.
 
-        To be called before `boot`, if at all.
+        May be called once, before `boot`.
 
         Raises:
-            AppLoadError: one could not be, or the worker ended first.
+            AppLoadError: an app could not be imported, or the worker ended first.
         """
 
     @abstractmethod
     async def boot(self, apps: AppPaths) -> None:
-        """Have the apps made and initialised; wait until all have.
+        """Have the apps created and initialised; return when all of them are.
 
         Raises:
-            AppLoadError: one could not, or the worker ended first.
+            AppLoadError: an app could not be loaded, or the worker ended first.
         """
 
     @abstractmethod
     def send_nowait(self, frames: Sequence[Segment]) -> Sequence[Segment]:
-        """Send of whole frames what can be sent at once, in order, after those sent before.
+        """Send as much of these frames as can be sent without waiting, in order.
 
         Returns:
-            What is left to be sent by `send_rest`, before anything else is; usually nothing. If
-            the worker has ended nothing is left: `receive` tells.
+            What remains, usually nothing. It must be sent by `send_rest` before any other
+            frame. If the worker has ended, nothing remains: `receive` reports the end.
         """
 
     @abstractmethod
     async def send_rest(self, rest: Sequence[Segment]) -> None:
-        """Send what `send_nowait` has left.
+        """Send what `send_nowait` has returned.
 
-        Returns without an error if the worker has ended. Cancelled in the middle, it leaves the
-        worker unusable.
+        Returns without an error if the worker has ended. If it is cancelled, the worker cannot
+        be used any more.
         """
 
     @property
     @abstractmethod
     def unsent(self) -> int:
-        """How many bytes `send_rest` has still to send; the more, the longer ago it began."""
+        """How many bytes `send_rest` has still to send.
+
+        It becomes smaller as they are sent, and is 0 when there is nothing to send.
+        """
 
     @abstractmethod
     def unreceived(self, number: int) -> int | None:
-        """Return how many bytes of a request's large answer are still to come.
+        """Return how many bytes of a request's large answer have not been received yet.
 
-        None, unless a part of it has been received, and not yet all.
+        None if no part of it has been received, or all of it has.
         """
 
     @abstractmethod
     async def receive(self) -> Sequence[Answer]:
-        """Wait for what the worker says; return at least one, or none when the worker has ended.
+        """Wait for answers of the worker and return them; return none when it has ended.
 
-        All that the worker had written before its end is returned first. By the end is
-        meant its exit: whatever is nothing but silent has not ended.
+        Everything that the worker wrote before its end is returned first. The end is the exit
+        of the worker: one that is only silent has not ended.
         """
 
     @abstractmethod
     def exit(self) -> Exit:
-        """Return how the worker ended; its exit code is known once `receive` returns nothing."""
+        """Return how the worker ended. The exit code is known once `receive` returns nothing."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Have the worker end at once, whatever it is doing. Does not wait."""
+        """End the worker at once, whatever it is doing, without waiting for its end."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Have the worker read at once, in the middle of an action, what it has been sent.
+        """Have the worker read what it has been sent, even in the middle of an action.
 
-        An INTERRUPT frame is then raised in the action that it names. A worker that is stopped
-        does so when it goes on. Where the program may not signal its workers, an action is
-        interrupted when it next asks whether it is cancelled.
+        An INTERRUPT frame then raises an exception in the action that it names. A worker that is
+        stopped reads when it continues. If the program is not allowed to signal its workers, an
+        action is interrupted by its next call of `check_cancelled`.
         """
 
     @abstractmethod
     async def hold(self) -> None:
-        """Stop the worker, wherever it is, and wait until it stands still.
+        """Stop the worker, whatever it is doing, and wait until it has stopped.
 
-        What it has answered until then can be received, and nothing else begins or ends
-        before `release`. It may be killed meanwhile.
+        What it has answered until then can be received; nothing begins or ends before
+        `release`. It may be killed in this state.
 
-        Where the program may not stop its workers, since it has given up the rights that it had
-        when it started them, they go on: what a worker begins in the microseconds between the
-        last look at its answers and a kill is then hit in place of what was to be killed.
+        A program that has given up the rights that it had when it started its workers cannot stop
+        them. They continue, and a request that begins in the microseconds between the last
+        look at the answers and a kill is then hit instead of the one that the kill was for.
         """
 
     @abstractmethod
     def unread(self) -> bool:
-        """Return whether anything whole is there that `receive` has not returned."""
+        """Return whether `receive` would return a complete answer without waiting."""
 
     @abstractmethod
     def release(self) -> None:
-        """Let a worker that is held go on."""
+        """Let a worker continue that `hold` has stopped."""
 
     @abstractmethod
     def memory(self) -> int:
-        """Return how many bytes of memory are resident for it; 0 if it has ended."""
+        """Return the resident memory of the worker in bytes; 0 if it has ended."""
 
     @abstractmethod
     def stands_still(self, *, busy: bool) -> bool:
-        """Return whether it has done nothing since this was last asked, and does not want to.
+        """Return whether the worker makes no progress and is not about to make any.
 
-        So it is with one that is stopped, or, unless it is ``busy``, that waits for what does not
-        come; but not with one that computes, that waits for its turn on a busy processor, or for
-        its memory. What an action waits for is not known here.
+        True if it has not run since the last call and is stopped or, unless it is ``busy``,
+        waits for something. False if it computes, or waits for a processor or for its memory.
+        A worker is busy if it executes an action: what an action waits for is not known here.
         """
 
 
@@ -226,21 +229,22 @@ class Engine(ABC):
     """Starts workers.
 
     Attributes:
-        look_seconds: how often to look after the workers; infinity for never.
+        look_seconds: after how many seconds the pool checks its workers again; infinity for
+            never.
     """
 
     look_seconds: float = math.inf
 
     @abstractmethod
     def start(self, blueprint: Blueprint) -> AbstractAsyncContextManager[Worker]:
-        """Return a block in which a worker lives.
+        """Return a block in which one worker lives.
 
-        Entering it waits, where the engine starts so many at a time only, until it is the
-        worker's turn to start, which it keeps until it has started or has ended; but not for the
-        worker itself. When the block is left the worker has ended: killed, unless it has been
-        told to close and has done so.
+        Entering the block does not wait for the worker to start. An engine that starts only a
+        limited number of workers at a time may wait there until it is this one's turn. When
+        the block has been left, the worker has ended: it has closed as it was told, or has been
+        killed.
         """
 
     @abstractmethod
     def now(self) -> float:
-        """Return the time in seconds on the clock that durations are measured by."""
+        """Return the seconds of the clock by which durations are measured."""

@@ -46,99 +46,83 @@ def open_pool(
     instruments: Iterable[object] = (),
     engine: Engine | None = None,
 ) -> AbstractAsyncContextManager[Pool]:
-    """Open a pool of worker processes, for the time of a block.
+    """Open a pool of worker processes for the duration of a block.
 
-    The block, ``async with open_pool([App], workers=4) as pool:``, begins when every worker
-    has booted. When it is left, normally or by an exception (`SystemExit` included), the pool
-    serves what was accepted and lets every worker run the ``close()`` of its apps; after
-    ``grace_period`` it kills what is left. Left by cancellation or Ctrl-C, it kills all workers at
-    once, without ``close()``. Requests that end unserved raise `trio.ClosedResourceError`. When
-    the block has been left, no worker process exists. (The resource tracker of multiprocessing,
-    which the first process that a program spawns starts, lives as long as the program.)
+    The block, ``async with open_pool([App], workers=4) as pool:``, begins when every worker has
+    booted. When it is left normally or by an exception, `SystemExit` included, the pool serves
+    the requests that it has accepted, and every worker calls ``close()`` of its apps; workers
+    that are left after ``grace_period`` are killed. When it is left by cancellation or Ctrl-C, all
+    workers are killed at once, without ``close()``. Requests that end unserved raise
+    `trio.ClosedResourceError`. After the block no worker process exists. (The resource tracker of
+    multiprocessing, which is started together with the first process that a program spawns, lives
+    as long as the program.)
 
-    Exceptions of the block leave it as they are, never in a group.
+    Exceptions of the block leave it unchanged, never in a group.
 
     Args:
-        apps: classes with ``init()``, ``__call__`` and ``close()`` (inherit `App`), or
-            ``"module:Class"``, or ``"module:Class:N"``. A class that is given as text is imported
-            by the workers only. An app is carried by every worker, or by at most N; else by as
-            many as its attribute ``workers`` says, see `App`. Those that may not be
-            everywhere are spread over the slots. May be empty, for a pool that runs plain
-            functions.
-        workers: how many processes, at least 1. See `Pool.resize`.
-        threads: lanes, at least 1: how many requests one worker executes at a time. With more
-            than one they begin in order, in threads that share the apps: thread safety is the
-            business of the apps.
-        routing: which ready slot is given a request: ``"round_robin"``, each in its turn, or
-            ``"least_loaded"``, the one with the fewest requests that have not ended, the turn
-            deciding between equals.
-        max_queue: how many requests that have not begun a slot may have, 0 or more; when every
-            slot that could take a request has so many, it is refused (`PoolBusyError`). None
-            for no limit. With 0, only what can begin at once is accepted. Requests that lost
-            their worker are never refused.
-        timeout: seconds that a request may be executed, from the moment in which it begins;
-            more than 0; `math.inf` or None for no limit. Past it its worker is killed and
-            replaced, and its caller gets `RequestTimeoutError`. No other request is hit. (Bound
-            the waiting in the queue with `trio.fail_after`.)
+        apps: classes with ``init()``, ``__call__`` and ``close()`` (see `App`), or strings
+            ``"module:Class"`` or ``"module:Class:N"``. Only workers import a class that is given
+            as a string. Each app is carried by every worker, by at most N if a number is
+            given, or by at most as many as its attribute ``workers`` says. Apps that not every
+            worker may carry are spread over the slots. May be empty, for a pool that executes
+            only plain functions.
+        workers: the number of worker processes, at least 1. See `Pool.resize`.
+        threads: how many requests one worker executes at a time, at least 1. If more than one,
+            requests begin in order, in threads that share the apps, and the apps must be
+            thread-safe.
+        routing: how the slot of a request is chosen, among those that are ready:
+            ``"round_robin"``, in turn, or ``"least_loaded"``, the slot with the fewest requests
+            that have not ended, in turn among equals.
+        max_queue: how many requests that have not begun a slot may have, 0 or more; None for no
+            limit. A request is refused (`PoolBusyError`) if every slot that could take it has
+            that many. With 0, only requests that can begin at once are accepted. Requests that
+            were accepted, and whose worker died, are never refused.
+        timeout: for how many seconds a request may be executed, counted from its beginning; more
+            than 0; `math.inf` or None for no limit. When they have passed, the worker is killed
+            and replaced, and the caller gets `RequestTimeoutError`. Other requests are not
+            affected. (To bound the time in the queue, use `trio.fail_after`.)
         soft_timeout: seconds, less than ``timeout``, after which `SoftTimeout` is raised inside
             the action, which may clean up; the worker keeps its state. It interrupts Python code
-            that sleeps or loops; C code gets it when it returns.
-        on_cancel: what becomes of a request that has begun when its caller is cancelled.
-            ``"abandon"``: the caller leaves at once, `check_cancelled` raises in the action,
-            and its outcome is dropped; `Pool.statistics` counts what runs abandoned.
+            that sleeps or loops. In C code it is raised when that returns.
+        on_cancel: what happens to a request that has begun when its caller is cancelled.
+            ``"abandon"``: the caller leaves at once, `check_cancelled` raises in the action, and
+            the outcome is dropped; `Pool.statistics` counts abandoned requests that still run.
             ``"interrupt"``: the caller leaves at once, `RequestCancelled` is raised inside the
-            action as a soft time-out is, and the worker is killed if it has not ended
-            ``cancel_grace`` seconds later. ``"kill"``: the caller leaves at once and the worker
-            is killed. ``"wait"``: the caller waits for the end, as with `trio.to_thread`; where
-            the request was sent ahead, it waits until the worker has withdrawn it.
+            action like a soft time-out, and the worker is killed if the action has not ended
+            after ``cancel_grace``. ``"kill"``: the caller leaves at once and the worker is killed.
+            ``"wait"``: the caller waits for the end of the request, as with `trio.to_thread`, or,
+            if it was sent to the worker but has not begun, until the worker has withdrawn it.
         cancel_grace: seconds, 0 or more; `math.inf` or None for no limit.
-        boot_timeout: seconds that a worker may take from its start until its apps have
+        boot_timeout: how many seconds a worker may take from its start until its apps have
             booted; more than 0; `math.inf` or None for no limit.
-        grace_period: seconds that leaving the block may take before what is left is killed;
-            0 or more; `math.inf` or None for no limit. It bounds the ``close()`` of every
-            worker, also of one that is replaced.
-        max_requests: how many requests a worker may complete, at least 1; None or `math.inf`
-            for no limit. Past it a replacement starts to boot, and takes over when it is ready;
-            the old worker serves until then, ends what it has, and closes: no gap, and nothing is
-            refused.
-        max_requests_jitter: 0 or more; a number up to it is drawn for each worker and added, so
-            that slots do not renew their workers all at once.
-        max_memory: bytes that may be resident for a worker, measured after requests, at most
-            ten times a second; past it the worker is replaced as by ``max_requests``. None or
-            `math.inf` for no limit. Where a worker has as much as soon as it has booted, it is
-            refused: that is an `AppLoadError`, and a `ValueError` too, that names both numbers.
+        grace_period: how many seconds leaving the block may take before the remaining workers
+            are killed; 0 or more; `math.inf` or None for no limit. It also bounds the ``close()``
+            of a worker that is replaced.
+        max_requests: how many requests a worker may complete, at least 1; None or `math.inf` for
+            no limit. When it has, a replacement boots and takes over; the old worker serves until
+            then, finishes its requests, and closes. No request is refused because of this.
+        max_requests_jitter: a random number from 0 to this one is added to ``max_requests`` of
+            each worker, so that not all workers are replaced at the same time.
+        max_memory: how many bytes of memory may be resident for a worker; None or `math.inf` for
+            no limit. It is measured after requests, at most ten times a second; a worker that
+            has more is replaced as by ``max_requests``. A worker that has that much as soon as it
+            has booted fails to boot: that `AppLoadError` is also a `ValueError`, and contains
+            both numbers.
         max_lifetime: seconds, more than 0, after which a worker is replaced in the same way;
             `math.inf` or None for no limit.
-        instruments: objects that are told of each event in the pool, in their order: each an
-            `Instrument`, or anything else that has some of its hooks. Without any they cost
-            nothing.
-        engine: what starts workers; None for processes of this machine.
+        instruments: objects that are notified of every event in the pool, in this order: each an
+            `Instrument`, or any object that has some of its hooks.
+        engine: what starts the workers, see `trio_dirty.abc.Engine`; None for processes on this
+            machine.
 
     Raises:
-        TypeError, ValueError: an option is out of its range, or an app cannot be one. At
+        TypeError, ValueError: an option is out of its range, or an app cannot be one. Raised by
             the call, before anything is started.
-        DirtyError: this process is a worker itself, or otherwise daemonic.
-        RuntimeError: the block is entered outside of trio, as under asyncio.
-        AppLoadError: a worker could not boot, on entering the block. No process is left.
+        DirtyError: this process is itself a worker, or is daemonic for another reason.
+        RuntimeError: the block is entered outside of trio, for example under asyncio.
+        AppLoadError: a worker could not boot. Raised on entering the block; no process is left.
     """
-    options = Options.checked(
-        apps,
-        workers=workers,
-        threads=threads,
-        routing=routing,
-        max_queue=max_queue,
-        timeout=timeout,
-        soft_timeout=soft_timeout,
-        on_cancel=on_cancel,
-        cancel_grace=cancel_grace,
-        boot_timeout=boot_timeout,
-        grace_period=grace_period,
-        max_requests=max_requests,
-        max_requests_jitter=max_requests_jitter,
-        max_memory=max_memory,
-        max_lifetime=max_lifetime,
-        instruments=instruments,
-    )
+    options = Options(locals())  # first, while the parameters are all that there is
     if engine is None:
         engine = ProcessEngine()
     elif not isinstance(engine, Engine):
@@ -150,10 +134,7 @@ def open_pool(
 
 @final
 class PoolManager(AbstractAsyncContextManager["Pool"]):
-    """The block of one pool.
-
-    A class, for the reason that `ServiceNurseryManager` names.
-    """
+    """The block of one pool. A class, for the reason given at `ServiceNurseryManager`."""
 
     def __init__(self, supervisor: Supervisor, pool: Pool) -> None:
         self._supervisor = supervisor
@@ -186,8 +167,8 @@ class PoolManager(AbstractAsyncContextManager["Pool"]):
     ) -> None:
         self._supervisor.slots.is_open = False
         try:
-            # Also where the program is being ended in an orderly way: what it has asked for before
-            # sys.exit() it gets, as it would after an exception. Cancellation and Ctrl-C kill.
+            # sys.exit() is an orderly end: what was accepted before it is served, as it would be
+            # after an exception. Cancellation and Ctrl-C kill.
             if error is None or isinstance(error, Exception | SystemExit):
                 await self._supervisor.serve_rest()
         finally:
@@ -199,7 +180,7 @@ class PoolManager(AbstractAsyncContextManager["Pool"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the tasks of the pool, and then what they have not served."""
+        """End the tasks of the pool, then the requests that they have not served."""
         self._supervisor.slots.is_open = False
         try:
             await self._tasks.__aexit__(kind, error, traceback)

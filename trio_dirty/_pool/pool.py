@@ -33,7 +33,7 @@ A = TypeVar("A", bound="AppLike")
 
 
 class Unchanged:
-    """The default of options that a view of a pool may change."""
+    """The type of the default of options that stay as they are."""
 
     def __repr__(self) -> str:
         return "unchanged"
@@ -43,7 +43,7 @@ UNCHANGED = Unchanged()
 
 
 def check_in_trio() -> None:
-    """Refuse a caller that is no task of trio's, before anything else of it fails.
+    """Check that the caller is a task of trio.
 
     Raises:
         RuntimeError: it runs under asyncio, or outside of any event loop.
@@ -62,13 +62,13 @@ def check_in_trio() -> None:
 
 
 async def before_refusal() -> None:
-    """Let others run before a call is refused, so that a loop that tries again starves nobody.
+    """Let other tasks run before a call is refused, so that a loop of retries does not starve them.
 
-    Only where nothing of the call is left in the pool: if the caller is cancelled, that is all
-    that it is told.
+    To be called only when nothing of the call is left in the pool: if the caller is cancelled,
+    it gets `trio.Cancelled` instead of the refusal.
 
     Raises:
-        RuntimeError: it is called outside of trio, which is why it has failed.
+        RuntimeError: it is called outside of trio, which is why the call has failed.
     """
     check_in_trio()
     await trio.lowlevel.checkpoint()
@@ -76,32 +76,33 @@ async def before_refusal() -> None:
 
 @final
 class Pool:
-    """A pool of worker processes that hold the state of apps and execute their actions.
+    """A pool of worker processes that keep the state of apps and execute their actions.
 
-    Made by `open_pool`, and usable inside its block from any task of the same `trio.run`.
+    Created by `open_pool`. It may be used inside that block, from any task of the same `trio.run`.
 
     Promises:
         **Order.** Requests given to a slot begin in the order in which they were given, and a
         worker executes at most ``threads`` of them at a time. (When a new worker takes over a
-        slot, its first may begin while the old one ends its last.)
+        slot, its first request may begin while the old one finishes its last.)
 
-        **Fairness.** With round-robin routing, over any stretch in which the set of ready slots
-        that carry an app does not change, the numbers of that app's requests given to them
-        differ by at most one. (Requests with a key, and broadcasts, follow rules of their own
-        and do not count; slots that are full, by ``max_queue``, are passed over.)
+        **Fairness.** With round-robin routing, as long as the same slots that carry an app are
+        ready, none of them gets two requests of that app ahead of another. (Requests with a key
+        and broadcasts have rules of their own and do not count; slots that are full, by
+        ``max_queue``, are skipped.)
 
-        **One outcome.** Every request ends in exactly one of: its result, the app's
-        exception, an error of this library, its caller's cancellation, the pool's closing.
+        **One outcome.** Every request ends in exactly one of: its result, the app's exception,
+        an error of this library, the cancellation of its caller, the closing of the pool.
 
         **At most once.** No request's action is ever begun twice.
 
-        **Nothing lost that never began.** When a worker dies, only what it may have begun fails: at
-        most one request for each of its ``threads``. The others are served as if nothing had
+        **Nothing lost that never began.** When a worker dies, only requests that it may have begun
+        fail: at most one for each of its ``threads``. All others are served as if nothing had
         happened.
 
-        **Isolation.** A crash or a hang of one worker is felt by no request of another.
+        **Isolation.** A crash or a hang of one worker does not affect requests of another.
 
-        **No orphans.** No worker outlives the block, or the program, by two seconds.
+        **No orphans.** Within two seconds of the end of the block, or of the program, every
+        worker process is gone.
 
         **Does not hold the loop.** No call holds the event loop for more than 20 ms.
     """
@@ -149,45 +150,42 @@ class Pool:
         """Execute an app's action, or any importable function, in a worker.
 
         A function that is a method of one of the pool's apps stands for that action:
-        ``await pool.run_sync(Embedder.embed, texts)`` executes ``embed(texts)`` on the
-        instance that lives in the worker whose turn it is. Any other function is called as
-        it is, by whichever worker's turn it is.
+        ``await pool.run_sync(Embedder.embed, texts)`` executes ``embed(texts)`` on the instance in
+        one of the workers. Any other function is called as it is.
 
-        Arguments and results are pickled (protocol 5): arguments before the request is
-        accepted. Those over 64 KiB are pickled in a thread, and must not be changed
-        meanwhile. `bytes`, `bytearray` and buffers such as NumPy arrays and `array.array` of that
-        size are then not copied: a later change of their content may reach the worker, or not,
-        until the request has been sent. A `bytearray`, or what else can be resized, refuses that
-        for as long, with a `BufferError`: until it has been sent, or has ended without that. All
-        other changes have no effect after the request has been accepted.
+        Arguments and results are pickled (protocol 5), arguments before the request is accepted.
+        Arguments over 64 KiB are pickled in a thread, and must not be changed until it has
+        finished. `bytes`, `bytearray` and buffers such as NumPy arrays and `array.array` of that
+        size are not copied: until the request has been sent, a change of their content may or
+        may not reach the worker, and resizing, for example of a `bytearray`, raises `BufferError`.
+        Other changes have no effect once the request has been accepted.
 
-        Some values are copied in one step, which holds the event loop. Measured, for each megabyte:
-        a `str` inside of another argument 1.2 ms, non-ASCII 2.5 (one that is an argument itself
-        is encoded piece by piece); inside of a result, chunk or exception 0.6 ms, non-ASCII 1.0;
-        an `int` 2.5 ms; an `array.array` inside of another value 1.2 ms, as a result 0.4. So
-        these keep within 20 ms up to 8 MB. Pass large text by itself, or encode it to
-        `bytes`. Objects of 200 MB take 5 to 15 ms to be freed, wherever the program does so.
+        Some values are copied in one step, which holds the event loop. Measured for each megabyte:
+        a `str` inside another argument 1.2 ms, non-ASCII 2.5 (a `str` that is itself an argument
+        is encoded piece by piece); inside a result, chunk or exception 0.6 ms, non-ASCII 1.0;
+        an `int` 2.5 ms; an `array.array` inside another value 1.2 ms, as a result 0.4. Up to 8 MB
+        of these stay below 20 ms. Pass large text as an argument of its own, or encode it to
+        `bytes`. Freeing an object of 200 MB takes 5 to 15 ms.
 
         Cancellation: a request that has not begun will not begin, and its caller leaves at
-        once. One that has begun is dealt with as ``on_cancel`` says, see `open_pool`; by
-        default its caller leaves at once, it is executed to its end, and its outcome dropped.
+        once. What happens to one that has begun depends on ``on_cancel``, see `open_pool`; by
+        default its caller leaves at once, it is executed to its end, and its outcome is dropped.
 
-        Always a checkpoint, also where the call is refused at once: a loop that tries again
+        This is always a checkpoint, even if the call is refused at once, so that a loop of retries
         lets other tasks run.
 
         Raises:
             Exception: what the action raised, with the worker's traceback as its cause.
-            RemoteError: it raised, or returned, what cannot cross to this process.
-            WorkerCrashedError: the worker died while it may have executed this request.
-            RequestTimeoutError: it was executed for longer than ``timeout`` or
-                ``soft_timeout``.
-            PoolBusyError: every slot that could take it has ``max_queue`` that wait.
-            NoWorkersAvailableError: every slot has failed.
+            RemoteError: the action raised or returned something that cannot be sent.
+            WorkerCrashedError: the worker died while it may have been executing this request.
+            RequestTimeoutError: it was executed for longer than ``timeout`` or ``soft_timeout``.
+            PoolBusyError: every slot that could take it has ``max_queue`` requests waiting.
+            NoWorkersAvailableError: every slot that could take it has failed.
             AppNotFoundError: the function is a method of an app that is not in the pool.
-            TypeError: the function cannot run in a worker, or an argument does not pickle.
+            TypeError: the function cannot run in a worker, or an argument cannot be pickled.
             ValueError: the action is private, or several apps share it.
-            trio.ClosedResourceError: the pool is closed, or was closed before the request
-                was served.
+            trio.ClosedResourceError: the pool is closed, or was closed before the request was
+                served.
         """
         try:
             target, first = self._intake.targets.of_function(function)
@@ -208,12 +206,12 @@ class Pool:
 
         Args:
             app: the app's class, or ``"module:Class"``.
-            action: the name that the app's ``__call__`` is called with.
-            *args: what it is called with besides.
-            **kwargs: the same, by name.
+            action: the name of the action, the first argument of the app's ``__call__``.
+            *args: its other arguments.
+            **kwargs: its keyword arguments.
 
-        In all else it is as `run_sync`. An action that does not exist is refused by the
-        app, in the worker: with a `ValueError`, unless the app has a ``__call__`` of its own.
+        In all other respects this is like `run_sync`. An action that does not exist is refused in
+        the worker by the app, with a `ValueError` unless the app overrides ``__call__``.
 
         Raises:
             AppNotFoundError: the app is not in the pool.
@@ -232,14 +230,14 @@ class Pool:
             pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
             if pickled is None:
                 pickled = await intake.pickle(target, args, kwargs)
-            del args, kwargs  # of large ones the request alone keeps hold
+            del args, kwargs  # so that only the request keeps large ones alive
             request = intake.accept(Call, target, pickled, self._limits, self._key)
         except Exception:
             await before_refusal()
             raise
         del pickled
-        # The one checkpoint, unless there was a thread. A caller that is cancelled already
-        # leaves here, before the request can begin.
+        # The only checkpoint, unless a thread was used. A caller that is already cancelled leaves
+        # here, before the request can begin.
         return await trio.lowlevel.wait_task_rescheduled(request.abort)
 
     @overload
@@ -265,30 +263,30 @@ class Pool:
         """Return a block in which the results of a generator are read one by one.
 
         ``async with pool.stream(Embedder.tokens, "Once") as chunks:`` makes the request, and
-        ``async for chunk in chunks:`` reads what the action yields; see `ChunkChannel`. It takes
-        an action by its function, by app and name as in `execute`, or any importable function.
-        What it calls must be a generator, or return an iterator.
+        ``async for chunk in chunks:`` reads what the action yields; see `ChunkChannel`. The
+        action is given as a function, as app and name like in `execute`, or as any importable
+        function. It must be a generator, or return an iterator.
 
-        The generator runs ahead of its reader by at most 1,000 chunks or 1 MiB, or by one
-        larger chunk; then it waits. Chunks are pickled like results. A stream holds its lane
-        until it ends, and nothing is sent ahead behind it: what is queued in its slot waits. So
-        a reader that calls the pool inside its loop can wait for itself.
+        The generator runs ahead of its reader by at most 1,000 chunks or 1 MiB, or by one larger
+        chunk, and then waits. Chunks are pickled like results. A stream holds its lane until it
+        ends; requests that are queued in its slot wait. Therefore a reader that calls the pool
+        inside its loop can wait for itself.
 
         ``timeout`` and ``soft_timeout`` bound each step of the generator, from one ``yield`` to
-        the next; the time that it waits for its reader does not count.
+        the next. The time in which it waits for its reader does not count.
 
-        Leaving the block, in whatever way, lets the caller go at once. A generator that has not
-        ended is closed at its next ``yield``, in the worker, where its ``finally`` runs; the
-        worker keeps its state and goes on to the next request. ``on_cancel`` says what becomes
-        of one that computes on: with ``"abandon"`` nothing, with ``"interrupt"``
-        `RequestCancelled` is raised inside it, with ``"kill"`` the worker is killed; only with
-        ``"wait"`` does leaving wait for its end.
+        Leaving the block, in whatever way, does not wait for the generator. A generator that has
+        not ended is closed in the worker at its next ``yield``, where its ``finally`` runs; the
+        worker keeps its state and continues with the next request. For a generator that is
+        computing, ``on_cancel`` decides: with ``"abandon"`` it continues to its next ``yield``,
+        with ``"interrupt"`` `RequestCancelled` is raised inside it, with ``"kill"`` its worker is
+        killed. Only with ``"wait"`` does leaving the block wait for its end.
 
         Raises:
-            TypeError, ValueError, AppNotFoundError: as of `run_sync` and `execute`; at the call.
-            TypeError, NoWorkersAvailableError, PoolBusyError, trio.ClosedResourceError: on
-                entering, where nothing is left of the request.
-            RuntimeError: it is entered a second time.
+            TypeError, ValueError, AppNotFoundError: like `run_sync` and `execute`. By the call.
+            TypeError, NoWorkersAvailableError, PoolBusyError, trio.ClosedResourceError: the
+                request was not accepted. On entering the block.
+            RuntimeError: the block is entered a second time.
         """
         target, args = self._intake.targets.of_call(function, args, "stream")
 
@@ -320,21 +318,22 @@ class Pool:
     async def broadcast(self, function: Any, /, *args: Any, **kwargs: Any) -> list[Any]:
         """Execute an action once on every worker that carries its app.
 
-        It takes an action by its function, by app and name, or any importable function, which
-        every worker executes. A slot whose worker is booting is waited for. Slots that have
-        failed, that come later, or that leave the pool before they have begun, are left out.
-        Where a worker dies before it has begun, the next one of its slot executes it.
+        The action is given as a function, as app and name, or as any importable function, which
+        every worker executes. Slots whose worker is booting are waited for. Slots that have
+        failed, that are opened later, or that leave the pool before they have begun are left out.
+        If a worker dies before it has begun, the next worker of its slot executes the action.
 
-        Cancellation is that of each of the requests: see `run_sync`.
+        Cancellation applies to each of the requests as described for `run_sync`.
 
         Returns:
             The results, in the order of the slots.
 
         Raises:
             ExceptionGroup: the exceptions of the workers that failed, in the order of the
-                slots, as `run_sync` would have raised them; the others have succeeded.
+                slots, as `run_sync` would have raised them. The other workers have succeeded.
             NoWorkersAvailableError: every slot that carries the app has failed.
-            PoolBusyError: one of the slots has ``max_queue`` that wait; none executes it.
+            PoolBusyError: one of the slots has ``max_queue`` requests waiting. No worker executes
+                the action.
         """
         intake = self._intake
         try:
@@ -354,7 +353,7 @@ class Pool:
         except Exception:
             await before_refusal()
             raise
-        del args, kwargs, pickled  # of large ones the parts alone keep hold
+        del args, kwargs, pickled  # so that only the parts keep large ones alive
         return await Broadcast(target, parts).results()
 
     def with_options(
@@ -367,18 +366,18 @@ class Pool:
     ) -> Pool:
         """Return a view of the pool whose calls have other options.
 
-        It is the same pool, with the same verbs. What is not given stays as it is.
+        The view has the same methods and workers. Options that are not given keep their values.
 
         Args:
             timeout: see `open_pool`.
             soft_timeout: see `open_pool`.
             on_cancel: see `open_pool`.
-            key: requests with equal keys go to the same slot as long as it is there, and begin
-                in the order of their acceptance, also over crashes and while slots come and go.
-                Where their slot has no worker, they wait for the next one. Of n slots, one
-                that comes or goes moves about 1/n of the keys. Anything that hashes; None for no
-                key. Its hash is taken here, once; a key whose comparison raises is equal to itself
-                alone. A broadcast disregards it.
+            key: any hashable object; None for no key. Requests with equal keys go to the same
+                slot as long as it exists, and begin in the order in which they were accepted, even
+                if workers crash and slots are opened or removed. If their slot has no worker,
+                they wait for its next one. Opening or removing one of n slots moves about 1/n of
+                the keys. The hash is taken once, by this call; a key whose comparison raises is
+                equal only to itself. Broadcasts ignore keys.
 
         Raises:
             TypeError, ValueError: an option is out of its range.
@@ -386,9 +385,13 @@ class Pool:
         limits = self._limits
         if not (timeout is soft_timeout is on_cancel is UNCHANGED):
             limits = Limits.checked(
-                limits.timeout if timeout is UNCHANGED else timeout,
-                limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout,
-                limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
+                {
+                    "timeout": limits.timeout if timeout is UNCHANGED else timeout,
+                    "soft_timeout": (
+                        limits.soft_timeout if soft_timeout is UNCHANGED else soft_timeout
+                    ),
+                    "on_cancel": limits.on_cancel if on_cancel is UNCHANGED else on_cancel,
+                }
             )
         key = self._key if key is UNCHANGED else key_of(key)
         return Pool._made(self._supervisor, self._intake, limits, key)
@@ -397,26 +400,26 @@ class Pool:
     async def resize(self, n: int) -> None:
         """Open or remove slots until there are ``n``.
 
-        A slot that is opened takes its share of what waits as soon as its worker has booted; it
-        carries the apps that may have more carriers (see ``workers`` of `App`). A slot that is
-        removed is given nothing more; what it had waiting goes to the others, its worker ends
-        what it has been sent, and closes. Where it alone carries an app, another slot's worker is
-        replaced first by one that carries it too. Slots that have failed are removed first. No
-        request fails because of a resize.
+        A new slot takes its share of the waiting requests as soon as its worker has booted. It
+        carries the apps that more workers may carry (see ``workers`` of `App`). A slot that is
+        removed gets no more requests; those that wait in it go to other slots, and its worker
+        finishes those that it has been sent, and closes. If it is the only slot that carries an
+        app, the worker of another slot is first replaced by one that carries it as well. Slots
+        that have failed are removed first. No request fails because of a resize.
 
-        Returns when it is so: all new workers have booted, and all that were too many have
-        closed. Of several resizes at a time the last one's number holds, and all return then.
+        Returns when all new workers have booted and all surplus ones have closed. Of several
+        concurrent calls the latest number is used, and all return when it has been reached.
 
-        Cancellation: the caller leaves; the pool changes to ``n`` all the same.
+        Cancellation: the caller leaves; the pool still changes to ``n``.
 
         Args:
-            n: how many slots, at least 1.
+            n: the number of slots, at least 1.
 
         Raises:
-            TypeError, ValueError: it is no whole number, or less than 1.
-            AppLoadError: a worker that it takes could not boot. The pool keeps the slots that
-                have one, and serves on.
-            trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
+            TypeError, ValueError: ``n`` is not a whole number, or is less than 1.
+            AppLoadError: a new worker could not boot. The pool keeps the slots that have a
+                worker, and continues to serve.
+            trio.ClosedResourceError: the pool is closed, or was closed during the call.
         """
         check_in_trio()
         try:
@@ -427,26 +430,27 @@ class Pool:
 
     @trio.lowlevel.enable_ki_protection
     async def reload(self, *, overlap: bool = True) -> None:
-        """Replace every worker by one that imports the apps anew, slot after slot.
+        """Replace every worker by one that imports the apps anew, one slot after the other.
 
-        The new worker boots while the old one serves, and takes over; then the old one ends what
-        it has been sent, and closes. So no request fails or waits for it, and keys keep their
-        slots. State that is nowhere but in the workers is lost, as at every end of a worker. A slot
-        that has failed gets another chance. Returns when the last slot's new worker has taken
-        over. One reload at a time: a second one begins when the first has ended.
+        The new worker boots while the old one serves, and takes over; then the old one finishes
+        the requests that it has been sent, and closes. No request fails or is delayed, and keys
+        keep their slots. State that exists only in the workers is lost. A slot that has failed is
+        started again. Returns when the new worker of the last slot has taken over. A second
+        reload begins when the first has ended.
 
-        Cancellation: the caller leaves; the slot whose turn it is gets its new worker all the
-        same, those behind it do not.
+        Cancellation: the caller leaves; the slot that is being reloaded still gets its new worker,
+        the remaining ones do not.
 
         Args:
-            overlap: whether both are there for a moment. False: the old worker closes before
-                the new one starts, for apps that fill the memory of the machine; the pool serves
-                with one worker less meanwhile, and what only this slot can take waits.
+            overlap: whether the old worker serves while the new one boots. False: the old worker
+                closes before the new one starts, for apps of which the machine's memory cannot
+                hold one more. The pool then has one worker less for that time, and requests
+                that only this slot can take wait.
 
         Raises:
-            AppLoadError: a new worker could not boot. The old ones that have not been replaced
-                stay; without ``overlap``, this one's slot tries again by itself.
-            trio.ClosedResourceError: the pool is closed, or is closed meanwhile.
+            AppLoadError: a new worker could not boot. Workers that have not been replaced stay;
+                without ``overlap``, this slot starts another worker by itself.
+            trio.ClosedResourceError: the pool is closed, or was closed during the call.
         """
         check_in_trio()
         try:
@@ -458,9 +462,9 @@ class Pool:
             raise
 
     def statistics(self) -> PoolStatistics:
-        """Return what the pool does at this moment, in numbers that do not change any more.
+        """Return a snapshot of what the pool is doing and has done, in numbers.
 
-        May be called at any time, after closing too. Takes constant memory, and about
-        0.1 ms for each slot.
+        May be called at any time, even after the pool has been closed. It takes about 0.1 ms for
+        each slot. What the pool keeps for it does not grow with the number of requests.
         """
         return self._supervisor.slots.statistics()

@@ -1,27 +1,32 @@
-"""What a caller asks of one request besides its outcome: limits, and how to cancel it.
+"""The options of one request, checked: its time-outs, and what its cancellation does.
 
-Decisions only: nothing here waits, and nothing here knows of trio.
+The checks of single values are used for the options of the pool, too.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
 
 OnCancel: TypeAlias = Literal["abandon", "interrupt", "kill", "wait"]
-"""What becomes of a request that has begun when its caller is cancelled."""
+"""What happens to a request that has begun when its caller is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a request may be executed, and what becomes of it when its caller leaves.
+    """How long a request may be executed, and what happens to it when its caller is cancelled.
 
     Attributes:
-        timeout: seconds after which its worker is killed; infinity for none.
-        soft_timeout: seconds after which `SoftTimeout` is raised in it; infinity for none.
+        timeout: seconds after which its worker is killed; infinity for no limit.
+        soft_timeout: seconds after which `SoftTimeout` is raised in it; infinity for no limit.
         on_cancel: see `OnCancel`.
-        is_timed: whether it has to be watched from the moment in which it begins.
+        is_timed: whether it has a time-out.
         is_interruptible: whether its action may be interrupted.
     """
 
@@ -32,28 +37,30 @@ class Limits:
     is_interruptible: bool = field(default=False, compare=False)  # follows from the others
 
     @classmethod
-    def checked(cls, timeout: object, soft_timeout: object, on_cancel: object) -> Limits:
-        """Return the limits, or raise `TypeError` or `ValueError` that names the bad one."""
-        hard = seconds("timeout", timeout, zero=False)
-        soft = seconds("soft_timeout", soft_timeout, zero=False)
-        if soft >= hard and not math.isinf(soft):
+    def checked(cls, given: Mapping[str, Any]) -> Limits:
+        """Return the limits that are among some options.
+
+        Raises:
+            TypeError, ValueError: one is out of its range; the text names it.
+        """
+        timeout = seconds("timeout", given["timeout"])
+        soft_timeout = seconds("soft_timeout", given["soft_timeout"])
+        if soft_timeout >= timeout and not math.isinf(soft_timeout):
             raise ValueError(
-                f"soft_timeout must be less than timeout, was {soft_timeout} and timeout {timeout}"
+                f"soft_timeout must be less than timeout, was {given['soft_timeout']} and "
+                f"timeout {given['timeout']}"
             )
-        if on_cancel not in get_args(OnCancel):
-            names = ", ".join(map(repr, get_args(OnCancel)))
-            kind = ValueError if isinstance(on_cancel, str) else TypeError
-            raise kind(f"on_cancel must be one of {names}, was {on_cancel!r}")
-        is_timed = not math.isinf(min(hard, soft))
-        is_interruptible = not math.isinf(soft) or on_cancel == "interrupt"
-        return cls(hard, soft, on_cancel, is_timed, is_interruptible)  # type: ignore[arg-type]
+        on_cancel: OnCancel = choice("on_cancel", given["on_cancel"], get_args(OnCancel))
+        is_timed = not math.isinf(min(timeout, soft_timeout))
+        is_interruptible = not math.isinf(soft_timeout) or on_cancel == "interrupt"
+        return cls(timeout, soft_timeout, on_cancel, is_timed, is_interruptible)
 
 
-def seconds(name: str, value: object, *, zero: bool) -> float:
-    """Return a number of seconds; None means no limit.
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Return a number of seconds; infinity for None, which means no limit.
 
     Raises:
-        TypeError, ValueError: it is none, or out of its range; zero is only where it says.
+        TypeError, ValueError: it is no such number, or negative, or 0 where ``zero`` is False.
     """
     if value is None:
         return math.inf
@@ -64,18 +71,31 @@ def seconds(name: str, value: object, *, zero: bool) -> float:
         raise ValueError(f"{name} must be {least} seconds, was {value}")
     try:
         return float(value)
-    except OverflowError:  # so many that no clock will ever count them
+    except OverflowError:  # an integer that is too large for a float
         return math.inf
 
 
 def count(name: str, value: object, *, least: int) -> int:
-    """Return a count.
+    """Return a whole number.
 
     Raises:
-        TypeError, ValueError: it is none, or less than it may be.
+        TypeError, ValueError: it is no whole number, or less than ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number of at least {least}, was {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, was {value}")
     return value
+
+
+def choice(name: str, value: object, names: tuple[T, ...]) -> T:
+    """Return the one of some names that a value is equal to.
+
+    Raises:
+        TypeError, ValueError: it is equal to none of them.
+    """
+    for known in names:
+        if value == known:
+            return known
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"{name} must be one of {', '.join(map(repr, names))}, was {value!r}")

@@ -3,85 +3,48 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from .._common.app import declared_workers
 from .instruments import Instruments
-from .limits import Limits, count, seconds
+from .limits import Limits, choice, count, seconds
 from .recycling import RecyclingLimits
 from .targets import AppPath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .._common.app import AppLike
 
 Routing: TypeAlias = Literal["round_robin", "least_loaded"]
-"""Which slot a request without a key is given to."""
+"""How the slot of a request without a key is chosen."""
 
 
-@dataclass(frozen=True, slots=True)
 class Options:
-    """What `open_pool` was called with, in the form that the pool uses.
+    """What `open_pool` was called with, checked, in the form that the pool uses.
 
     Attributes:
-        app_limits: for each app, by how many slots it may be carried; infinity for all, None
-            where only a worker can tell.
+        app_limits: for each app, how many slots may carry it; infinity for all, None where only
+            a worker can tell.
     """
 
-    apps: tuple[AppPath, ...]
-    app_limits: tuple[float | None, ...]
-    workers: int
-    threads: int
-    routing: Routing
-    max_queue: int | None
-    limits: Limits
-    cancel_grace: float
-    boot_timeout: float
-    grace_period: float
-    recycling: RecyclingLimits
-    instruments: Instruments
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        """Check the arguments of `open_pool`, which are given by their names.
 
-    @classmethod
-    def checked(
-        cls,
-        apps: Iterable[type[AppLike] | str],
-        *,
-        workers: int,
-        threads: object,
-        routing: object,
-        max_queue: object,
-        timeout: object,
-        soft_timeout: object,
-        on_cancel: object,
-        cancel_grace: object,
-        boot_timeout: float | None,
-        grace_period: float | None,
-        max_requests: object,
-        max_requests_jitter: object,
-        max_memory: object,
-        max_lifetime: object,
-        instruments: Iterable[object],
-    ) -> Options:
-        """Return the options, or raise `TypeError` or `ValueError` that names the bad one."""
-        paths, app_limits = _apps(apps)
-        return cls(
-            apps=paths,
-            app_limits=app_limits,
-            workers=count("workers", workers, least=1),
-            threads=count("threads", threads, least=1),
-            routing=_routing(routing),
-            max_queue=None if max_queue is None else count("max_queue", max_queue, least=0),
-            limits=Limits.checked(timeout, soft_timeout, on_cancel),
-            cancel_grace=seconds("cancel_grace", cancel_grace, zero=True),
-            boot_timeout=seconds("boot_timeout", boot_timeout, zero=False),
-            grace_period=seconds("grace_period", grace_period, zero=True),
-            recycling=RecyclingLimits.checked(
-                max_requests, max_requests_jitter, max_memory, max_lifetime
-            ),
-            instruments=Instruments.checked(instruments),
-        )
+        Raises:
+            TypeError, ValueError: an option is out of its range; the text names it.
+        """
+        self.apps, self.app_limits = _apps(given["apps"])
+        self.workers = count("workers", given["workers"], least=1)
+        self.threads = count("threads", given["threads"], least=1)
+        self.routing: Routing = choice("routing", given["routing"], get_args(Routing))
+        self.max_queue = _max_queue(given["max_queue"])
+        self.limits = Limits.checked(given)
+        self.cancel_grace = seconds("cancel_grace", given["cancel_grace"], zero=True)
+        self.boot_timeout = seconds("boot_timeout", given["boot_timeout"])
+        self.grace_period = seconds("grace_period", given["grace_period"], zero=True)
+        self.recycling = RecyclingLimits.checked(given)
+        self.instruments = Instruments.checked(given["instruments"])
 
 
 def _apps(
@@ -103,7 +66,7 @@ def _apps(
 
 
 def _app(app: object) -> tuple[AppPath, float | None]:
-    """Return an app's path, and by how many slots it may be carried; None: a worker can tell."""
+    """Return an app's path, and how many slots may carry it; None: only a worker can tell."""
     if not isinstance(app, str):
         path = AppPath.of(app)
         declared = declared_workers(app)  # type: ignore[arg-type]  # a class: it has a path
@@ -125,9 +88,5 @@ def _written(app: str | type) -> str:
     return repr(app) if isinstance(app, str) else app.__qualname__
 
 
-def _routing(value: object) -> Routing:
-    names = get_args(Routing)
-    if value not in names:
-        kind = ValueError if isinstance(value, str) else TypeError
-        raise kind(f"routing must be one of {', '.join(map(repr, names))}, was {value!r}")
-    return value  # type: ignore[return-value]  # it is one of the names
+def _max_queue(value: object) -> int | None:
+    return None if value is None else count("max_queue", value, least=0)

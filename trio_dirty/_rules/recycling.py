@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .limits import count, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 WearCause: TypeAlias = Literal["max_requests", "max_memory", "max_lifetime"]
 
@@ -37,26 +37,24 @@ class RecyclingLimits:
     max_lifetime: float = math.inf
 
     @classmethod
-    def checked(
-        cls,
-        max_requests: object,
-        max_requests_jitter: object,
-        max_memory: object,
-        max_lifetime: object,
-    ) -> RecyclingLimits:
-        """Return the limits, or raise `TypeError` or `ValueError` that names the bad one."""
-        requests = _limit("max_requests", max_requests)
-        jitter = count("max_requests_jitter", max_requests_jitter, least=0)
-        if jitter and requests == math.inf:
+    def checked(cls, given: Mapping[str, Any]) -> RecyclingLimits:
+        """Return the limits that are among some options.
+
+        Raises:
+            TypeError, ValueError: one is out of its range; the text names it.
+        """
+        max_requests = _limit("max_requests", given["max_requests"])
+        jitter = count("max_requests_jitter", given["max_requests_jitter"], least=0)
+        if jitter and max_requests == math.inf:
             raise ValueError(
                 f"max_requests_jitter is added to max_requests, which must be given with it; "
-                f"was {max_requests_jitter}, without max_requests"
+                f"was {jitter}, without max_requests"
             )
         return cls(
-            max_requests=requests,
+            max_requests=max_requests,
             jitter=jitter,
-            max_memory=_limit("max_memory", max_memory),
-            max_lifetime=seconds("max_lifetime", max_lifetime, zero=False),
+            max_memory=_limit("max_memory", given["max_memory"]),
+            max_lifetime=seconds("max_lifetime", given["max_lifetime"]),
         )
 
 

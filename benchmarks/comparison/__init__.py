@@ -1,0 +1,1 @@
+"""A pool beside bare processes and beside other libraries, at the same work."""

@@ -1,0 +1,1 @@
+"""What single things cost: starting, crashing, leaving, waiting, payloads, streams, many slots."""

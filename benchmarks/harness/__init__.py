@@ -1,0 +1,1 @@
+"""What measurements are made with. Nothing here measures anything by itself."""
