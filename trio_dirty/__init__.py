@@ -21,17 +21,17 @@ _rules/: decisions. Synchronous, without trio and without I/O; the property test
     targets      what a call means: app paths, actions, functions
     options      the options of a pool, checked
     limits       the options of one request, checked
-    routing      round robin, least loaded, the slot of a key, a new slot's share
-    keys         where the requests of a key are
+    routing      the routing rules: round robin, least loaded, by key; a new slot's share
     dispatcher   which slot is given a request, and what waits for one
-    displaced    requests that have lost their slot
-    backlog      what a worker has been given and has not ended, and what is sent when
+    queue        requests that wait, in order
     ledger       what a worker has been sent and may have begun
-    deadlines    what is interrupted or killed, and when
+    settlement   when a worker dies or a slot leaves: which requests fail, stay, or are moved
+    lifecycle    what follows when a worker boots, dies or is replaced: a table of states
+    deadlines    when a request is interrupted, or its worker killed for it
+    health       when a worker that stands still is killed
+    recycling    when a worker is worn
     allocation   which slot carries which app
-    recycling    when a worker is to be replaced, and after a death, when the next may start
-    durations    percentiles in constant memory
-    statistics   what `Pool.statistics` returns
+    statistics   what `Pool.statistics` returns; percentiles in constant memory
     instruments  what a pool reports while it works
 
 _worker/: runs inside a worker process; imports nothing that imports trio.
@@ -62,12 +62,17 @@ _pool/: trio tasks, each with one job.
     calls        from a call to an accepted request, and its caller
     streams      a request whose results are read one by one
     broadcast    one call that every worker executes
-    supervisor   the slots of a pool, from the first worker's start to the last one's end
-    scaling      how many slots there are, and the renewal of their workers
-    slot         a slot's channel, its consumer, and what it has been given
-    succession   the workers that succeed each other in a slot
-    wish         what a slot's next worker is wanted for
-    worker       one worker, from taking over its slot to the settlement of what it leaves
+    supervisor   the life of a pool, from the first worker's start to the last one's end
+    slots        which slots there are, and what they carry
+    scaling      how many slots there are to be, and reloads
+    slot         a slot's memory channel, its consumer, its queue
+    replacement  the workers of a slot, one after the other: started, settled, replaced
+    renewal      that a worker is to be replaced, and whether it has been
+    worker       one worker: what it is sent, what it answers, what it leaves when it dies
+    enforcement  interrupts and kills what is over its limits
+    wear         has a worn worker replaced
+    closing      what a closed pool has not served
+    waiting      tasks that wait until something has changed
 
 testing/: simulated workers, for the tests of programs that use a pool.
     _event_log   an instrument that remembers
