@@ -23,8 +23,8 @@ _rules/: decisions. Synchronous, without trio and without I/O; the property test
     limits       the options of one request, checked
     routing      the routing rules: round robin, least loaded, by key; a new slot's share
     dispatcher   which slot is given a request, and what waits for one
-    queue        requests that wait, in order
-    ledger       what a worker has been sent and may have begun
+    displaced    requests that have lost their slot
+    ledger       a slot's queue; what a worker has been sent, and may have begun
     settlement   when a worker dies or a slot leaves: which requests fail, stay, or are moved
     lifecycle    what follows when a worker boots, dies or is replaced: a table of states
     deadlines    when a request is interrupted, or its worker killed for it

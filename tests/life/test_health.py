@@ -48,7 +48,7 @@ async def test_what_a_stopped_worker_is_given_meanwhile_is_served() -> None:
     async with open_pool([Lasting], workers=1) as pool, trio.open_nursery() as nursery:
         # Given when the worker has been asked whether it lives, and before it is killed.
         stopped = stop(pool)
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         await until(lambda: slot.workers[0].health.is_pinged)
         calls = [Calling.begin(nursery, pool.run_sync, Lasting.who) for _ in range(20)]
         for call in calls:
@@ -61,7 +61,7 @@ async def test_what_a_stopped_worker_is_given_meanwhile_is_served() -> None:
 async def test_a_worker_that_is_stopped_for_a_moment_lives() -> None:
     async with open_pool([Lasting], workers=1) as pool:
         pid = stop(pool)
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         await until(lambda: slot.workers[0].health.is_pinged)
         os.kill(pid, signal.SIGCONT)
         assert await pool.run_sync(Lasting.pid) == pid
@@ -253,7 +253,7 @@ async def test_a_worker_that_is_stopped_and_then_succeeded_is_not_left_behind(
 ) -> None:
     async with open_pool([Lasting], workers=1) as pool:
         stopped = stop(pool)
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         await until(lambda: slot.workers[0].health.is_pinged)
         with trio.fail_after(PROMPT):
             await pool.reload(overlap=overlap)

@@ -407,7 +407,7 @@ async def test_a_worker_that_is_stopped_when_it_is_to_close_is_killed(autojump_c
         await pool.reload(overlap=overlap)
         assert await pool.run_sync(Counter.add) == 1
         await trio.sleep(5)
-        assert len(pool._supervisor.slots.all[0].workers) == 1
+        assert len(pool._slots.all[0].workers) == 1
         assert trio.current_time() < 20
 
 

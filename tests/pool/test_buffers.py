@@ -60,7 +60,7 @@ def go(tmp_path: Path) -> Path:
 
 async def fill(pool: Pool, nursery: trio.Nursery, go: Path) -> list[Calling]:
     """Have each lane execute something until ``go`` exists."""
-    count = pool._supervisor.slots.all[0].lanes
+    count = pool._slots.all[0].lanes
     begun = [go.with_name(f"begun {number}") for number in range(count)]
     callings = [
         Calling.begin(nursery, pool.run_sync, Payloads.last, str(path), str(go)) for path in begun

@@ -51,7 +51,7 @@ async def check_serves(pool: Pool) -> None:
 
 def holds(pool: Pool) -> tuple[int, int]:
     """Return how many requests the pool's only slot has queued, and has sent."""
-    (slot,) = pool._supervisor.slots.all
+    (slot,) = pool._slots.all
     assert slot.current is not None
     return len(slot.queue), len(slot.current.ledger.entries)
 
@@ -371,7 +371,7 @@ async def test_a_caller_who_is_cancelled_already_begins_nothing(pool: Pool, on_c
 
 
 async def test_10_000_that_were_cancelled_leave_nothing(pool: Pool, stuck: Stuck) -> None:
-    (slot,) = pool._supervisor.slots.all
+    (slot,) = pool._slots.all
     async with trio.open_nursery() as nursery:
         await stuck.begin(nursery, pool)
         with trio.fail_after(PATIENCE):

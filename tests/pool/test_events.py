@@ -329,7 +329,7 @@ async def test_many_calls_at_once_leave_nothing_in_the_channel():
         for _ in range(5000):
             nursery.start_soon(pool.run_sync, Counter.add)
         await trio.testing.wait_all_tasks_blocked()
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         assert slot._given.statistics().current_buffer_used == 0
 
 
@@ -353,7 +353,7 @@ async def test_the_channel_does_not_grow_while_requests_come_without_a_pause():
         open_pool([Counter], workers=1, engine=SimEngine()) as pool,
         trio.open_nursery() as nursery,
     ):
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         for _ in range(2000):  # more than are served: there is always one to be woken for
             for _ in range(2):
                 nursery.start_soon(pool.run_sync, Counter.add)

@@ -337,7 +337,7 @@ async def test_a_stream_waits_its_turn(pool: Pool, tmp_path: Path) -> None:
 
 
 async def test_nothing_is_sent_ahead_behind_a_stream(pool: Pool) -> None:
-    (slot,) = pool._supervisor.slots.all
+    (slot,) = pool._slots.all
     async with trio.open_nursery() as nursery:
         async with pool.stream(Control.numbers, 5_000) as chunks:
             assert await chunks.receive() == 0

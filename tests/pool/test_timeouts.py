@@ -180,7 +180,7 @@ async def test_the_time_in_which_it_is_executed_counts(tmp_path: Path) -> None:
             await until(begun.exists)
             engine.forward = 5_000.0
             # Have it look at its clock again; its sleep goes by another one.
-            pool._supervisor.slots.all[0].current.due_changed.wake()
+            pool._slots.all[0].current.due_changed.wake()
             pid = int(begun.read_text())
             check_hard((await hanging.ended()).error, seconds=1_000.0, pid=pid)
         await check_serves(pool)

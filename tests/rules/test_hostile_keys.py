@@ -28,7 +28,7 @@ async def play(keys, change):
             await pool.resize(1)
         assert pool.statistics().completed == 5 * len(keys)
         assert pool.statistics().queued == 0
-        assert len(pool._supervisor.slots.dispatcher._keys) == 0
+        assert len(pool._slots.dispatcher._keys) == 0
 
 
 async def test_a_key_whose_hash_changes_while_its_requests_are_there(autojump_clock):

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trio_dirty._rules.ledger import AHEAD_BYTES, AHEAD_LIMIT, Ledger, Window
-from trio_dirty._rules.queue import Queue
+from trio_dirty._rules.ledger import AHEAD_BYTES, AHEAD_LIMIT, Ledger, Queue, Window
 
 WORKER = object()
 

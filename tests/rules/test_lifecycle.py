@@ -37,6 +37,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.starts = True
         self.dead_beside = 0  # died while their successors were being started, or served
         self.fruitless = 0
+        self.delay = 0.0
         self.failure = None
         self.has_booted = self.leaves = False
         self.errors = map(str, itertools.count())
@@ -80,6 +81,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.fruitless = 0
             return True
         self.waits = self.fruitless > 1
+        self.delay = 0.1 * 2 ** (self.fruitless - 2)
         self.starts = not self.waits
         return False
 
@@ -146,7 +148,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waits and not self.leaves)
     @rule()
     def the_delay_is_over(self):
-        assert self.life.delay == 0.1 * 2 ** (self.fruitless - 2)
+        assert self.life.delay == self.delay
         self.life.due()
         self.expected += 1
         self.waits, self.starts = False, True
@@ -216,6 +218,79 @@ def test_a_slot_whose_first_worker_does_not_boot_has_failed():
     assert life.cause is None
     assert life.not_booted(error)
     assert (life.state, life.failure, life.cause) == (State.FAILED, error, "boot_failed")
+
+
+def ready():
+    life = Lifecycle(lambda: None)
+    life.booted()
+    return life
+
+
+def test_a_worker_that_dies_is_replaced_at_once_if_it_had_served():
+    life = ready()
+    for _ in range(20):
+        life.lost()
+        assert (life.state, life.shown) == (State.SETTLING, "booting")
+        assert not life.died(WorkerCrashedError("again"), "crashed", completed=1)
+        assert (life.state, life.cause) == (State.BOOTING, "crashed")
+        life.booted()
+    assert (life.state, life.shown) == (State.READY, "ready")
+
+
+def test_workers_that_die_without_having_served_are_replaced_later_and_later_and_then_not():
+    life, delays = ready(), []
+    error = WorkerCrashedError("again")
+    for _ in range(FAILURES_LIMIT - 1):
+        life.lost()
+        assert not life.died(error, "killed", completed=0)
+        if life.state is State.BACKING_OFF:
+            assert life.shown == "backing_off"
+            delays.append(life.delay)
+            life.due()
+        life.booted()
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6]
+    life.lost()
+    assert life.died(error, "killed", completed=0)
+    assert (life.state, life.shown, life.failure) == (State.FAILED, "failed", error)
+    life.leave()
+    assert (life.state, life.shown, life.is_leaving) == (State.LEAVING, "failed", True)
+
+
+def test_a_worker_that_dies_while_its_successor_is_started_leaves_the_next_step_to_that():
+    life = ready()
+    life.renew(overlaps=True)
+    life.lost()
+    assert life.state is State.BOOTING
+    assert not life.died(WorkerCrashedError("beside"), "crashed", completed=0)
+    assert (life.state, life.cause) == (State.BOOTING, "crashed")
+    life.booted()
+    assert not life.died(WorkerCrashedError("late"), "killed", completed=0)
+    assert (life.state, life.cause) == (State.READY, "crashed")
+
+
+def test_where_there_is_no_room_for_two_the_next_is_started_when_the_old_one_is_gone():
+    life = ready()
+    life.renew(overlaps=False)
+    assert (life.state, life.shown) == (State.VACATING, "booting")
+    life.gone()
+    assert life.state is State.BOOTING
+
+
+def test_a_successor_that_does_not_boot_leaves_the_old_worker_where_it_is():
+    life = ready()
+    life.renew(overlaps=True)
+    assert not life.not_booted(AppLoadError("no"))
+    assert (life.state, life.failure) == (State.READY, None)
+
+
+def test_a_slot_that_leaves_shows_that_it_drains():
+    life = ready()
+    assert not life.is_leaving
+    life.leave()
+    life.lost()
+    assert not life.not_booted(AppLoadError("late"))
+    life.gone()
+    assert (life.shown, life.is_leaving, repr(life)) == ("draining", True, "<Lifecycle LEAVING>")
 
 
 def test_a_failed_slot_that_cannot_be_revived_has_failed_for_the_latest_reason():

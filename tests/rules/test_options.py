@@ -287,7 +287,7 @@ def opened(**options):
 
 def viewed(**options):
     """Look at a pool that has no slot."""
-    return Pool._made(None, None, Limits()).with_options(**options)._limits
+    return Pool._made(None, None, None, Limits()).with_options(**options)._limits
 
 
 @pytest.fixture(params=[checked_options, opened, viewed])
@@ -344,7 +344,7 @@ def test_no_time_out_is_infinity_or_none(ask, none):
 
 
 def test_a_view_keeps_what_it_is_not_given():
-    pool = Pool._made(None, None, Limits(2.0, 1.0, "wait", is_timed=True))
+    pool = Pool._made(None, None, None, Limits(2.0, 1.0, "wait", is_timed=True))
     assert pool.with_options()._limits == Limits(2.0, 1.0, "wait", is_timed=True)
     view = pool.with_options(timeout=3, key="k")
     assert (view._limits, view._key) == (Limits(3.0, 1.0, "wait", is_timed=True), "k")
@@ -354,7 +354,7 @@ def test_a_view_keeps_what_it_is_not_given():
 
 
 def test_a_view_is_checked_together_with_what_it_keeps():
-    pool = Pool._made(None, None, Limits(2.0, 1.0, "wait", is_timed=True))
+    pool = Pool._made(None, None, None, Limits(2.0, 1.0, "wait", is_timed=True))
     message = "soft_timeout must be less than timeout, was 1.0 and timeout 1"
     with pytest.raises(ValueError, match=whole(message)):
         pool.with_options(timeout=1)

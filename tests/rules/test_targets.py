@@ -12,8 +12,7 @@ from messages import whole
 
 from trio_dirty import App, AppNotFoundError
 from trio_dirty._common.app import call
-from trio_dirty._common.pickling import PROTOCOL
-from trio_dirty._common.wire import TARGET_LIMIT
+from trio_dirty._common.wire import PROTOCOL, TARGET_LIMIT
 from trio_dirty._rules import targets
 from trio_dirty._rules.targets import AppPath, Targets, one_by_one
 

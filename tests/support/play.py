@@ -375,7 +375,7 @@ class Log(EventLog):
         if self.pool is not None:
             self.unsent[len(self.events)] = {
                 other.index: [r.number for r in (*other.queue, *other._given._state.data)]
-                for other in self.pool._supervisor.slots.all
+                for other in self.pool._slots.all
                 if other.current is not None and not other.life.is_leaving and other.index != slot
             }
         self._note("worker_ready", slot, worker, pid)

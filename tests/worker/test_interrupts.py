@@ -827,7 +827,7 @@ async def test_c_code_is_interrupted_when_it_returns(tmp_path: Path) -> None:
             await until(begun.exists)
             engine.forward = 5_000.0
             # Have it look at its clock again; its sleep goes by another one.
-            pool._supervisor.slots.all[0].current.due_changed.wake()
+            pool._slots.all[0].current.due_changed.wake()
             await trio.testing.wait_all_tasks_blocked()
             assert not calling.has_ended
             go.touch()

@@ -619,7 +619,7 @@ async def test_a_result_that_comes_with_many_chunks_of_another_lane_lets_the_que
     """The reader of the stream has enough to take, and what is queued is not to wait for it."""
     engine = SimEngine(Endless())
     async with open_pool([Numbers], workers=1, threads=2, engine=engine, grace_period=0) as pool:
-        (slot,) = pool._supervisor.slots.all
+        (slot,) = pool._slots.all
         async with pool.stream(Numbers.numbers, 100), trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(pool.run_sync, Numbers.add)

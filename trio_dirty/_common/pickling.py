@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import pickle
 
-from .wire import SMALL_LIMIT
+from .wire import PROTOCOL, SMALL_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .wire import Segment
-
-PROTOCOL = 5
-"""Older protocols hand over buffers only as copies."""
 
 
 class SegmentPickler:

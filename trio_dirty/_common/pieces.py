@@ -10,8 +10,8 @@ from __future__ import annotations
 import pickle
 from array import array
 
-from .pickling import PROTOCOL, as_segment
-from .wire import SMALL_LIMIT
+from .pickling import as_segment
+from .wire import PROTOCOL, SMALL_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

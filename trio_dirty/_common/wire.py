@@ -57,6 +57,9 @@ HEADER = struct.Struct("<IBxHfQ")
 
 In a REQUEST or STREAM the seconds are a flag: 1 if the action may be interrupted, else 0."""
 
+PROTOCOL = 5
+"""Older protocols hand over buffers only as copies."""
+
 SMALL_LIMIT = 1 << 17
 """Longer pickles are large, even of one segment, such as that of a long ``int``. Most pickles of
 one segment are not longer than two of pickle's own frames."""

@@ -10,8 +10,9 @@ import outcome
 import trio
 
 from .._common.errors import DirtyError, PoolBusyError
-from .._common.pickling import PROTOCOL, SmallPickler
+from .._common.pickling import SmallPickler
 from .._common.pieces import SLOW_TYPES, dump_slowly, is_slow
+from .._common.wire import PROTOCOL
 from .._engines.threads import UNLIMITED, yield_lock
 from .._rules.request import Request
 from .._rules.targets import Targets

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._rules.queue import Displaced
+from .._rules.displaced import Displaced
+from .._rules.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._rules.instruments import Instruments
-    from .._rules.request import Request
 
 CLOSED_AT_ONCE = 1_000
 """How many requests end in one step when a pool is closed: about 5 ms."""
@@ -23,10 +23,12 @@ class Rest:
 
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
-        self._requests = Displaced(self)
+        self._requests = Displaced[Request]()
 
     def take(self, requests: Sequence[Request]) -> None:
         """Take requests over from where they were."""
+        for request in requests:
+            request.place = self
         self._requests.put(requests)
 
     async def close(self) -> None:

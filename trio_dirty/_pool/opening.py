@@ -128,8 +128,9 @@ def open_pool(
     elif not isinstance(engine, Engine):
         raise TypeError(f"engine must be an engine, such as testing.SimEngine(), was {engine!r}")
     supervisor = Supervisor(options, engine)
-    intake = Intake(options, engine, supervisor.slots)
-    return PoolManager(supervisor, Pool._made(supervisor, intake, options.limits))
+    slots = supervisor.slots
+    intake = Intake(options, engine, slots)
+    return PoolManager(supervisor, Pool._made(slots, supervisor.scaling, intake, options.limits))
 
 
 @final

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .._rules.statistics import PoolStatistics
     from .._rules.targets import Target
     from .calls import Intake
-    from .supervisor import Supervisor
+    from .scaling import Scaling
+    from .slots import Slots
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,7 +108,8 @@ class Pool:
         **Does not hold the loop.** No call holds the event loop for more than 20 ms.
     """
 
-    _supervisor: Supervisor
+    _slots: Slots
+    _scaling: Scaling
     _intake: Intake
     _limits: Limits
     _key: object
@@ -120,17 +122,23 @@ class Pool:
 
     @classmethod
     def _made(
-        cls, supervisor: Supervisor, intake: Intake, limits: Limits, key: object = None
+        cls,
+        slots: Slots,
+        scaling: Scaling,
+        intake: Intake,
+        limits: Limits,
+        key: object = None,
     ) -> Pool:
         pool = cls.__new__(cls)
-        pool._supervisor = supervisor
+        pool._slots = slots
+        pool._scaling = scaling
         pool._intake = intake
         pool._limits = limits
         pool._key = key
         return pool
 
     def __repr__(self) -> str:
-        slots = self._supervisor.slots
+        slots = self._slots
         states = ", ".join(slot.life.shown for slot in slots.all)
         state = "open" if slots.is_open else "closed"
         return f"<trio_dirty.Pool {state}, slots: {states}>"
@@ -394,7 +402,7 @@ class Pool:
                 }
             )
         key = self._key if key is UNCHANGED else key_of(key)
-        return Pool._made(self._supervisor, self._intake, limits, key)
+        return Pool._made(self._slots, self._scaling, self._intake, limits, key)
 
     @trio.lowlevel.enable_ki_protection
     async def resize(self, n: int) -> None:
@@ -423,7 +431,7 @@ class Pool:
         """
         check_in_trio()
         try:
-            await self._supervisor.scaling.resize(count("n", n, least=1))
+            await self._scaling.resize(count("n", n, least=1))
         except Exception:
             await before_refusal()
             raise
@@ -456,7 +464,7 @@ class Pool:
         try:
             if not isinstance(overlap, bool):
                 raise TypeError(f"overlap must be True or False, was {overlap!r}")
-            await self._supervisor.scaling.reload(overlap=overlap)
+            await self._scaling.reload(overlap=overlap)
         except Exception:
             await before_refusal()
             raise
@@ -467,4 +475,4 @@ class Pool:
         May be called at any time, even after the pool has been closed. It takes about 0.1 ms for
         each slot. What the pool keeps for it does not grow with the number of requests.
         """
-        return self._supervisor.slots.statistics()
+        return self._slots.statistics()

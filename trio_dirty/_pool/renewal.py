@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 if TYPE_CHECKING:
     from .._rules.statistics import Cause
     from .._rules.targets import AppPaths
-    from .worker import SlotWorker
+
+
+class Retirable(Protocol):
+    """A worker that may be replaced."""
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether that has happened."""
 
 
 class Renewal:
@@ -28,7 +35,7 @@ class Renewal:
         apps: AppPaths | None = None,
         *,
         overlaps: bool = True,
-        worn: SlotWorker | None = None,
+        worn: Retirable | None = None,
     ) -> None:
         self.cause = cause
         self.apps = apps

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from .._rules.dispatcher import no_workers
+from .._rules.ledger import Queue
 from .._rules.lifecycle import Lifecycle
-from .._rules.queue import Queue
 from .._rules.settlement import Settlement, settle
 from .._rules.statistics import Durations, WorkerStatistics
 from .waiting import Waiters

@@ -13,10 +13,29 @@ from .renewal import Renewal
 
 if TYPE_CHECKING:
     from .._rules.recycling import Wear, WearCause
-    from .worker import SlotWorker
+    from .waiting import Waiters
 
 MEASURE_SECONDS = 0.1
 """How often memory is measured at most: it costs 30 µs, which would be a third of a request."""
+
+
+class Wearing(Protocol):
+    """A worker that wears."""
+
+    @property
+    def completed(self) -> int:
+        """How many requests it has answered."""
+
+    @property
+    def has_answered(self) -> Waiters:
+        """Waits for that to change."""
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it has been replaced."""
+
+    def memory(self) -> int:
+        """Return how many bytes are resident for it."""
 
 
 class Renewing(Protocol):
@@ -29,7 +48,7 @@ class Renewing(Protocol):
         """Want it no more."""
 
 
-async def watch_wear(slot: Renewing, worker: SlotWorker, wear: Wear) -> None:
+async def watch_wear(slot: Renewing, worker: Wearing, wear: Wear) -> None:
     """Have a worker replaced when it is worn, again and again until that succeeds."""
     cause = await _until_worn(worker, wear)
     for delay in retry_delays():
@@ -53,12 +72,12 @@ async def watch_wear(slot: Renewing, worker: SlotWorker, wear: Wear) -> None:
             slot.withdraw(renewal)  # it may have ended by itself
 
 
-async def _until_worn(worker: SlotWorker, wear: Wear) -> WearCause:
+async def _until_worn(worker: Wearing, wear: Wear) -> WearCause:
     # Not a comparison of ages: a wait until a moment may end one rounding before them.
     end = trio.current_time() + wear.lifetime
     while True:
         completed = worker.completed
-        memory = worker.worker.memory() if wear.limits_memory else 0
+        memory = worker.memory() if wear.limits_memory else 0
         cause = wear.cause(completed, memory, is_old=trio.current_time() >= end)
         if cause is not None:
             break

@@ -24,8 +24,7 @@ from .._common.log import logger
 from .._engines.contract import Chunks, Pong
 from .._rules.deadlines import Deadlines
 from .._rules.health import Health
-from .._rules.ledger import Ledger
-from .._rules.queue import Queue
+from .._rules.ledger import Ledger, Queue
 from .._rules.settlement import Death, timed_out
 from .streams import StreamRequest
 from .waiting import Waiters
@@ -102,6 +101,10 @@ class SlotWorker:
     def pid(self) -> int | None:
         """Its process."""
         return self.worker.pid
+
+    def memory(self) -> int:
+        """Return how many bytes are resident for it."""
+        return self.worker.memory()
 
     @property
     def is_retired(self) -> bool:

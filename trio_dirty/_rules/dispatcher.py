@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from .._common.errors import NoWorkersAvailableError, PoolBusyError
-from .queue import Displaced
+from .displaced import Displaced
 from .request import Place, Request
 from .routing import Keys, Loads, Rotation, fair_share, number
 
@@ -99,7 +99,7 @@ class Dispatcher:
         self._keys = Keys()
         # By app and key, what waits until nothing of the key is left in the slot that it leaves.
         self._moving: dict[tuple[int | None, object], OrderedDict[Request, None]] = {}
-        self._displaced = Displaced(self)
+        self._displaced = Displaced[Request]()
         keys = (None, *apps)
         self._rotations: dict[int | None, Rotation] = {key: Rotation() for key in keys}
         self._waiting: dict[int | None, OrderedDict[Request, None]] = {
@@ -129,7 +129,7 @@ class Dispatcher:
             NoWorkersAvailableError: no slot can take it, and none ever will.
         """
         if request.key is not None and self._displaced.keyed:
-            self._displaced.put([request])  # one of them may be of its key, and goes before it
+            self.displace([request])  # one of them may be of its key, and goes before it
         else:
             self._route(request)
 
@@ -149,6 +149,8 @@ class Dispatcher:
         They are to be routed again, by `route_displaced`: in order of acceptance, by the normal
         rotation, behind what the other slots have been given. None of them is refused.
         """
+        for request in requests:
+            request.place = self
         self._displaced.put(requests)
 
     def route_displaced(self, count: int) -> None:

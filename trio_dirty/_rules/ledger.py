@@ -1,7 +1,8 @@
-"""What a worker has been sent and has not answered, and how much of the queue it is sent."""
+"""A slot's queue, and the ledger of a worker: what it has been sent and has not answered."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._common.wire import Segment
-    from .queue import Queue
     from .request import Place, Request
-
 
 AHEAD_SECONDS = 0.002
 """How much work is sent ahead: more than the pool ever needs to answer a reply
@@ -22,6 +21,35 @@ AHEAD_LIMIT = 64
 
 AHEAD_BYTES = 1 << 16
 """A quarter of a Unix socket's buffer: sending ahead never waits for the worker."""
+
+
+class Queue(OrderedDict["Request", None]):
+    """A slot's queue: requests that have been accepted and not been sent, in order.
+
+    A dictionary, so that one whose caller leaves is taken out from the middle in constant time.
+    """
+
+    def put(self, requests: Iterable[Request]) -> None:
+        """Put requests, in order, behind all that are there."""
+        self.update(dict.fromkeys(requests))
+
+    def put_first(self, requests: Iterable[Request]) -> None:
+        """Put requests, in order, before all that are there."""
+        there = [*self]
+        self.clear()
+        self.put(requests)
+        self.put(there)
+
+    def remove(self, requests: Iterable[Request]) -> None:
+        """Take requests out."""
+        for request in requests:
+            del self[request]
+
+    def take_all(self) -> list[Request]:
+        """Take all requests out, in order."""
+        requests = [*self]
+        self.clear()
+        return requests
 
 
 class Window:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .._common.app import call, check_app
 from .._common.errors import AppNotFoundError
-from .._common.pickling import PROTOCOL
-from .._common.wire import TARGET_LIMIT
+from .._common.wire import PROTOCOL, TARGET_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
