@@ -16,7 +16,7 @@ class CreditWindow:
     ahead of the reader, on its way and on both sides together, is at most `CHUNKS_AHEAD`
     chunks or `BYTES_AHEAD` bytes, or one chunk that is larger.
 
-    How large the next chunk will be nobody knows before the step is done: it is expected to
+    How large the next chunk will be is not known before the step is done: it is expected to
     be as large as those before it, a single large one being forgotten little by little. Both
     sides reckon alike, so the pool knows when the worker waits for it.
 

@@ -42,7 +42,7 @@ SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @contextmanager
 def private_listener() -> Iterator[tuple[str, socket.socket]]:
-    """Listen on a Unix socket that nobody else can reach, for one worker.
+    """Listen on a Unix socket that no other user can reach, for one worker.
 
     Its directory has mode 0700. Where a child can reach the socket through a descriptor of it, on
     Linux, it is removed at once: nothing stays behind even when everything is killed while the

@@ -3,7 +3,7 @@
 trio-parallel's worker without its context: a context starts and closes its processes in threads
 of trio's default limiter, all tokens of which a program may hold while it waits for the pool. The
 exit of the process is watched here, so that neither its start nor its end needs a thread that
-somebody else could withhold, and no wait of trio-parallel's blocks the loop.
+another part of the program could withhold, and no wait of trio-parallel's blocks the loop.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ closed. One whose apps have been ends in its own way, within the pool's ``grace_
 HOLD_LOOKS = 5
 """How often, a millisecond apart, to look whether a process that was sent SIGSTOP stands still.
 One that runs does within microseconds. One that sleeps in the kernel uninterruptibly, or whose
-stop somebody else has collected, never says so, and executes nothing all the same."""
+stop another part of the program has collected, never says so, and executes nothing all the same."""
 
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """Starting more interpreters side by side than this makes none of them ready earlier."""
@@ -66,7 +66,7 @@ class ProcessEngine(Engine):
         this = multiprocessing.current_process()
         if getattr(this, "_inheriting", False):
             # multiprocessing would refuse to start a process, but only after this one, about
-            # to be killed, has made a directory that nobody would remove.
+            # to be killed, has made a directory that would never be removed.
             raise DirtyError(
                 "a pool cannot be opened here: this process is a worker that imports the program's "
                 "main module. In a script, call trio.run() under `if __name__ == '__main__':`"
@@ -139,7 +139,7 @@ class ProcessWorker(Worker):
         self._running = trio.CancelScope(shield=True)
         self._job_failure = ""
         self._job_ended = trio.Event()
-        # The job's end cancels this one: nobody will connect any more.
+        # The job's end cancels this one: no worker will connect any more.
         self._connecting = trio.CancelScope()
         self._connection: Connection | None = None
         self._frames: FrameSocket

@@ -27,7 +27,7 @@ def yield_lock() -> None:
     """Let the event loop's thread have the interpreter lock, in the middle of pickling.
 
     The C pickler keeps it, and a thread that only asks waits 5 ms each time. A sleep leaves
-    it to whoever asks; with the kernel's timer slack this one takes about 80 µs, after each
+    it to the thread that asks; with the kernel's timer slack this one takes about 80 µs, after each
     64 KiB of pickled objects, which take 500 µs and more.
     """
     time.sleep(YIELD_SECONDS)
@@ -49,7 +49,8 @@ def join_slowly(texts: Iterable[str]) -> str:
     """Join texts that are new, and leave the loop its share of the interpreter lock.
 
     ``"".join`` copies everything in one go, half a millisecond for each megabyte. What CPython has
-    for copying into a text is for one that nobody has seen yet: so no object of it is made before.
+    for copying into a text is for one that no other code has seen: so no object of it is made
+    before.
     """
     pieces = deque(texts)
     widest = max(map(_widest, pieces), default=0)

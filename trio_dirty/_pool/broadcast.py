@@ -33,7 +33,7 @@ class Part(Request):
         super().__init__(*args)
         self.pinned = pinned
         self.result: outcome.Outcome[Any] | None = None
-        self.ended: Callable[[], object] = _nobody_waits
+        self.ended: Callable[[], object] = _do_nothing
 
     def succeed(self, value: Any) -> None:
         """End it with a result."""
@@ -55,7 +55,7 @@ class Part(Request):
             self.ended()
 
 
-def _nobody_waits() -> None:
+def _do_nothing() -> None:
     """For a part that ends before its broadcast is waited for."""
 
 
@@ -101,7 +101,7 @@ class Broadcast:
         waiting = [part for part in self._parts if part.awaited]
         for part in waiting:
             part.cancelled = True
-            part.ended = _nobody_waits
+            part.ended = _do_nothing
             part.awaited = part.limits.on_cancel == "wait"
             part.place.withdraw(part)
             part.ended = self._look

@@ -35,14 +35,14 @@ class Call(Request):
     """A request for one value, and its caller, who waits in `trio.lowlevel.wait_task_rescheduled`.
 
     Its caller is cancelled through `abort`.
+
+    Attributes:
+        task: the caller's. Until that waits, nothing ends the request.
     """
 
     __slots__ = ("_raise_cancel", "task")
     _raise_cancel: Callable[[], Any]
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.task = trio.lowlevel.current_task()
+    task: trio.lowlevel.Task
 
     def abort(self, raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         """Let the cancelled caller leave: at once, unless it wants to wait for the end."""
@@ -50,7 +50,7 @@ class Call(Request):
             return trio.lowlevel.Abort.FAILED
         self.cancelled = True
         waits = self.limits.on_cancel == "wait"
-        self.awaited = False  # nobody is to end it while it is withdrawn
+        self.awaited = False  # it must not be ended while it is withdrawn
         if self.place.withdraw(self) or not waits:
             self.frames = ()
             return trio.lowlevel.Abort.SUCCEEDED

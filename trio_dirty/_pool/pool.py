@@ -244,6 +244,7 @@ class Pool:
             await before_refusal()
             raise
         del pickled
+        request.task = trio.lowlevel.current_task()
         # The only checkpoint, unless a thread was used. A caller that is already cancelled leaves
         # here, before the request can begin.
         return await trio.lowlevel.wait_task_rescheduled(request.abort)

@@ -101,7 +101,6 @@ class Replacement:
             if self._life.failure is None:
                 slot.instruments.slot_closed(slot.index, None)
             self.closed.set()
-            slot.progressed()
 
     @property
     def is_lost(self) -> bool:
@@ -262,7 +261,6 @@ class Replacement:
                     self._step_down(served)
                     slot.life.lost()
                 self._report_exit(worker, number)
-                slot.progressed()
             if served.was_told_to_close:
                 self._log_close(served)
             else:
@@ -313,7 +311,6 @@ class Replacement:
         else:
             slot.dispatcher.gained(slot, sorted(slot.carries - carried))
         slot.wake_consumer()
-        slot.progressed()
 
     def _step_down(self, worker: Sender) -> None:
         """Be without a current worker: it has ended, or is to end what it has been sent."""

@@ -1,7 +1,7 @@
 """How many slots a pool has, and the renewal of their workers.
 
 One task for each pool: `Scaling.run` opens and removes slots until there are as many as are
-wanted. Whoever wants another number only says so, and waits.
+wanted. `Scaling.resize` only sets that number, and waits.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Scaling:
         self._slots.progress.wake()
 
     async def resize(self, count: int) -> None:
-        """Wait until there are so many slots, or as many as somebody has wanted since.
+        """Wait until there are so many slots, or as many as another call has asked for since.
 
         Raises:
             AppLoadError: a worker could not boot that was needed for it.
@@ -164,7 +164,7 @@ class Scaling:
                         slots.remove(replacement)
                 raise failures[0]
             if len(slots.staying) != self._wanted:
-                return  # somebody has thought better of it
+                return  # the number was changed in the meantime
             await slots.progress.wait()
 
     async def reload(self, *, overlap: bool) -> None:

@@ -70,7 +70,8 @@ class Slot:
 
     Args:
         dispatcher: gives requests to slots.
-        progressed: to be called whenever a request has ended.
+        changed: called whenever what the slot's next worker waits for may have changed.
+        progressed: called whenever a request has ended, or that has changed.
         route_later: to be called where displaced requests are left to be routed.
 
     Attributes:
@@ -106,7 +107,8 @@ class Slot:
         self.index = index
         self.apps = tuple(apps)
         self.carries = frozenset(app for app, _ in apps)
-        self.life = Lifecycle(changed)
+        self._changed = changed
+        self.life = Lifecycle(self._life_changed)
         self.queue = Queue()
         self.workers: tuple[Sender, ...] = ()
         self.current: Sender | None = None
@@ -132,6 +134,10 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"<Slot {self.index} {self.life.shown}, worker {self.latest}: {len(self.queue)}>"
+
+    def _life_changed(self) -> None:
+        self._changed()
+        self.progressed()
 
     # Requests come
 
@@ -242,7 +248,6 @@ class Slot:
         self.instruments.slot_closed(self.index, cause)
         self.dispatcher.failed(self, cause)
         self.settle_queue()
-        self.progressed()
 
     def let_go(self) -> list[list[Request]]:
         """Let go of everything, of what may have begun, too, and return it in several lists."""

@@ -253,7 +253,7 @@ class SlotWorker:
         while replies := await receive():
             behind = self._settle(replies)
             # A result may be large, and the next reply long in coming. Freeing 200 MB
-            # would also hold the loop for 20 ms, at a moment that nobody expects.
+            # would also hold the loop for 20 ms, at an unexpected moment.
             del replies
             # Not while another lane's reply may come, whose caller would wait for this reader.
             if behind is not None and len(self.ledger.may_have_begun()) == 1:
@@ -383,5 +383,6 @@ class SlotWorker:
         # Else its successor serves the rest.
         stays = not slot.life.is_leaving and slot.life.failure is None
         slot.settle(unbegun, keeps_keys=stays, keeps_pinned=stays)
+        slot.progressed()
         logger.error("%s", text)
         return death.error(text)

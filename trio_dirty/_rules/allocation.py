@@ -1,7 +1,4 @@
-"""Which slot carries which app.
-
-Decisions only: nothing here waits, and nothing here knows of trio.
-"""
+"""Which slot carries which app."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def allocate(
 def gains(
     limits: Sequence[float], able: Mapping[int, frozenset[int]], kept: frozenset[int]
 ) -> dict[int, frozenset[int]]:
-    """Decide which slots are to gain an app that nobody else carries.
+    """Decide which slots are to gain an app that no other slot carries.
 
     Args:
         limits: see `allocate`.

@@ -19,7 +19,7 @@ the rest can be too short to be waited for at all."""
 
 KILL_PATIENCE = 0.005
 """Seconds that a request whose worker is to be killed for its cancelled caller has to be answered
-as withdrawn, or, of a stream, to close its generator: then nobody need die."""
+as withdrawn, or, of a stream, to close its generator: then the worker can live."""
 
 
 class Timed(Protocol):

@@ -1,7 +1,4 @@
-"""Gives requests to slots: at acceptance, and again when a slot is lost or becomes ready.
-
-Decisions only: nothing here waits.
-"""
+"""Gives requests to slots: at acceptance, and again when a slot is lost or becomes ready."""
 
 from __future__ import annotations
 

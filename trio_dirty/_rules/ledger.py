@@ -126,8 +126,8 @@ class Ledger:
         # What a free lane takes up at once is not ahead, however large what the others execute.
         while queue and len(entries) < limit and (self.size < AHEAD_BYTES or len(entries) < lanes):
             request = next(iter(queue))
-            # Until a lane takes it up nobody reads it: what exceeds the socket's buffer would
-            # block the way for other frames.
+            # The worker reads it only when a lane takes it up: until then, what exceeds the
+            # socket's buffer would block other frames.
             if request.large and (len(entries) >= lanes or frames):
                 break
             del queue[request]

@@ -1,8 +1,8 @@
 """The life of a slot, as a table of states and events.
 
-A slot has one worker after the other. The table says when the next one is started; why, and after
-which delay, `Lifecycle` knows. In the manner of h11's connection states: whoever learns of an event
-reports it here, and does what the state then asks for.
+A slot has one worker after the other. The table says when the next one is started; `Lifecycle` knows
+why, and after which delay. As with h11's connection states, the tasks of the pool report events here,
+and do what the state then asks for.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Event(Enum):
     GIVEN_UP = auto()
     """Too many in a row have died or have not booted."""
     DUE = auto()
-    """The delay is over, or nobody wants to wait for its end."""
+    """The delay is over, or has been cut short by a reload."""
     RENEWED = auto()
     """A fresh worker is wanted."""
     VACATED = auto()

@@ -1,7 +1,4 @@
-"""When a worker is worn, and to be replaced by a fresh one.
-
-Decisions only: nothing here waits, and nothing here knows of trio.
-"""
+"""When a worker is worn, and to be replaced by a fresh one."""
 
 from __future__ import annotations
 

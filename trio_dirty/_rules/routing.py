@@ -17,7 +17,7 @@ class Rotation:
     The rule: a request goes to the first ready slot behind the one that was given the
     app's last request, counting upwards and around. So as long as the set of ready slots
     stays the same, the numbers of requests given to them differ by at most one; and
-    when it changes, nobody's turn is skipped or repeated.
+    when it changes, no slot's turn is skipped or repeated.
 
     Attributes:
         bits: the slots, each a bit of this number.

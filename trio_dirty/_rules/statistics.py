@@ -32,7 +32,7 @@ Cause: TypeAlias = Literal[
 """Why a worker was succeeded by another, or retired: it died; the pool killed it, for a time-out
 or a cancelled caller; it stood still, idle or stopped; it could not boot; one of the options of
 recycling; `Pool.reload`; `Pool.resize`, for which it had to carry another app, or its slot to
-leave; the pool's closing, which nobody succeeds."""
+leave; the pool's closing."""
 
 Restarts: TypeAlias = dict[Cause, int]
 

@@ -1,7 +1,4 @@
-"""What a request calls: app paths and actions, and which action a function stands for.
-
-Decisions only: nothing here waits, and nothing here knows of trio.
-"""
+"""What a request calls: app paths and actions, and which action a function stands for."""
 
 from __future__ import annotations
 

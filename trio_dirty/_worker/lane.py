@@ -51,7 +51,7 @@ class Lane:
         window: those of them that its reader has not taken.
         received_at: when frames were last received, or asked for.
         wait_for_news: waits until the pool may have said something about the request.
-        armed: whether an interrupt may be raised. Whoever calls `run` clears it, as the first
+        armed: whether an interrupt may be raised. The caller of `run` clears it, as the first
             thing afterwards, however `run` ends.
     """
 
