@@ -1,8 +1,8 @@
 """The life of a slot, as a table of states and events.
 
-A slot has one worker after the other. The table says when the next one is started; `Lifecycle` knows
-why, and after which delay. As with h11's connection states, the tasks of the pool report events here,
-and do what the state then asks for.
+A slot has one worker after the other. The table says when the next one is started; `Lifecycle`
+knows why, and after which delay. As with h11's connection states, the tasks of the pool report
+events here, and do what the state then asks for.
 """
 
 from __future__ import annotations
