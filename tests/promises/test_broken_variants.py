@@ -974,7 +974,7 @@ def those_with_a_key_are_routed_again_though_their_slot_stays(patch):
     settled_otherwise(patch, move)
 
 
-@caught_by(promises.judge_share)
+@caught_by(promises.judge_fairness)
 def those_without_a_key_wait_for_the_next_worker_as_well(patch):
     def keep(settled, requests, *, keeps_keys, keeps_pinned):
         if not keeps_keys:
@@ -1012,7 +1012,7 @@ def the_stranded_parts_of_a_broadcast_are_forgotten(patch):
     settled_otherwise(patch, forget_stranded)
 
 
-@caught_by(promises.judge_broadcasts)
+@caught_by(promises.judge_no_service_without_cause)
 def a_broadcast_is_given_up_where_its_worker_dies(patch):
     def strand(settled, requests, **keeps):
         stranded = [request for request in settled.kept if request.pinned is not None]
@@ -1055,18 +1055,16 @@ def what_has_waited_for_a_key_goes_before_what_lost_its_slot(patch):
 # The consumer, and workers that are succeeded
 
 
-@caught_by(promises.judge_liveness, lowered=True)
-def the_consumer_forgets_what_it_has_left_in_the_channel(patch):
-    async def consume(place):
-        while True:
-            place._take_in(min(place._in_channel, slot.DRAIN_LIMIT))
-            for worker in place.workers:
-                worker.send()
-                if worker is not place.current and worker.ledger.waiting:
-                    break
-            await place._consumer.wait()
+@caught_by(HANG, lowered=True)
+def what_the_consumer_leaves_in_the_channel_is_forgotten(patch):
+    def take_some_in(slot, count):
+        take_in(slot, count)
+        while slot._in_channel:
+            slot._in_channel -= 1
+            forget(slot._given.receive_nowait())
 
-    patch.setattr(Slot, "consume", consume)
+    take_in = Slot._take_in
+    patch.setattr(Slot, "_take_in", take_some_in)
 
 
 @caught_by(promises.judge_order)
@@ -1083,10 +1081,10 @@ def a_successor_is_not_woken_when_its_predecessor_is_gone(patch):
 
 
 @caught_by(HANG)
-def only_one_of_those_who_wait_is_woken(patch):
+def only_the_last_of_those_who_wait_is_woken(patch):
     def wake(waiters):
         if waiters._tasks:
-            trio.lowlevel.reschedule(waiters._tasks.pop(0))
+            trio.lowlevel.reschedule(waiters._tasks.pop())
 
     patch.setattr(Waiters, "wake", wake)
 
@@ -1118,11 +1116,8 @@ def the_end_of_an_old_worker_is_taken_for_that_of_the_current(patch):
 
 
 @caught_by(promises.judge_renewal)
-def an_end_starts_a_worker_though_one_serves(patch):
-    """As above, and the table allows it."""
-    the_end_of_an_old_worker_is_taken_for_that_of_the_current(patch)
-    for state in (State.READY, State.RENEWING):
-        patch.setitem(lifecycle._TABLE[state], Event.GONE, State.BOOTING)
+def the_new_worker_starts_though_the_old_one_has_to_be_gone_first(patch):
+    patch.setitem(lifecycle._TABLE[State.READY], Event.VACATED, State.BOOTING)
 
 
 @caught_by(HANG, max_requests=1)
