@@ -32,7 +32,6 @@ from trio_dirty._pool.slot import Slot
 from trio_dirty._pool.slots import Slots
 from trio_dirty._pool.streams import StreamRequest
 from trio_dirty._pool.supervisor import Supervisor
-from trio_dirty._pool.waiting import Waiters
 from trio_dirty._pool.worker import SlotWorker
 from trio_dirty._rules import dispatcher, lifecycle, settlement
 from trio_dirty._rules.deadlines import Deadlines
@@ -69,6 +68,9 @@ CRASHES = [("crash", slot) for slot in range(play.SLOTS)]
 
 KEYS_THAT_MOVE = [*THREADS_OF_KEYS, ("resize", 1), ("advance", 1), *THREADS_OF_KEYS]
 """What has keys leave slots in which they are still being executed, and others wait for that."""
+
+TWO_SLOTS_FAIL = [("ruin", 0), ("ruin", 1), ("advance", 5), ("advance", 5)]
+"""What leaves one of three slots."""
 
 
 def caught_by(judge, *opening, **options):
@@ -307,7 +309,7 @@ def leaving_serves_only_what_was_sent(patch):
     patch.setattr(Supervisor, "serve_rest", serve_rest)
 
 
-@caught_by(promises.judge_no_service_without_cause)
+@caught_by(promises.judge_no_service_without_cause, *TWO_SLOTS_FAIL)
 def new_calls_are_refused_when_two_of_three_have_failed(patch):
     def accept(dispatcher, request):
         failed = dispatcher._failed
@@ -610,14 +612,16 @@ def the_signal_before_the_frame(patch):
 
 @caught_by(promises.judge_limits)
 def killed_at_once_instead_of_interrupted(patch):
-    kill_at = Deadlines._kill_at
+    timeout_at, kill_at = Deadlines._timeout_at, Deadlines._kill_at
 
-    def at(deadlines, record):
-        return min(
-            kill_at(deadlines, record), deadlines._soft_at(record), deadlines._interrupt_at(record)
-        )
+    def timed_out_at(deadlines, record):
+        return min(timeout_at(deadlines, record), deadlines._soft_at(record))
 
-    patch.setattr(Deadlines, "_kill_at", at)
+    def killed_at(deadlines, record):
+        return min(kill_at(deadlines, record), deadlines._interrupt_at(record))
+
+    patch.setattr(Deadlines, "_timeout_at", timed_out_at)
+    patch.setattr(Deadlines, "_kill_at", killed_at)
 
 
 @caught_by(promises.judge_limits)
@@ -1087,15 +1091,6 @@ def a_successor_is_not_woken_when_its_predecessor_is_gone(patch):
         slot.workers = tuple(each for each in slot.workers if each is not worker)
 
     patch.setattr(Slot, "forget", forget_worker)
-
-
-@caught_by(HANG)
-def only_the_last_of_those_who_wait_is_woken(patch):
-    def wake(waiters):
-        if waiters._tasks:
-            trio.lowlevel.reschedule(waiters._tasks.pop())
-
-    patch.setattr(Waiters, "wake", wake)
 
 
 # The life of a slot
