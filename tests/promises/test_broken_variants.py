@@ -69,6 +69,15 @@ CRASHES = [("crash", slot) for slot in range(play.SLOTS)]
 KEYS_THAT_MOVE = [*THREADS_OF_KEYS, ("resize", 1), ("advance", 1), *THREADS_OF_KEYS]
 """What has keys leave slots in which they are still being executed, and others wait for that."""
 
+WAITING_FOR_A_BOOT = [
+    *THREADS_OF_KEYS,
+    *[("boot badly", slot, [play.Boot(5.0)]) for slot in range(play.SLOTS)],
+    *CRASHES,
+    ("advance", 1),
+    *[("cancel", number) for number in range(9)],
+]
+"""What has callers leave while their requests wait for the next worker of their slot."""
+
 TWO_SLOTS_FAIL = [("ruin", 0), ("ruin", 1), ("advance", 5), ("advance", 5)]
 """What leaves one of three slots."""
 
@@ -1035,7 +1044,7 @@ def a_broadcast_is_given_up_where_its_worker_dies(patch):
     settled_otherwise(patch, strand)
 
 
-@caught_by(promises.judge_cancellation)
+@caught_by(HANG, *WAITING_FOR_A_BOOT)
 def what_stays_is_taken_to_be_with_the_dead_worker(patch):
     def settle(slot, requests, **keeps):
         places = {request: request.place for request in requests}
