@@ -8,7 +8,7 @@ import trio.testing
 from apps import Counter
 
 from trio_dirty import WorkerCrashedError, open_pool
-from trio_dirty._pool import slot, supervisor
+from trio_dirty._pool import closing, slot, supervisor
 from trio_dirty.testing import EventLog, Plan, SimEngine, Turn
 
 ROUTED_AT_ONCE = CLOSED_AT_ONCE = 100
@@ -19,7 +19,7 @@ MANY = 2 * ROUTED_AT_ONCE + 50
 def few_at_once(monkeypatch):
     monkeypatch.setattr(slot, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
     monkeypatch.setattr(supervisor, "ROUTED_AT_ONCE", ROUTED_AT_ONCE)
-    monkeypatch.setattr(supervisor, "CLOSED_AT_ONCE", CLOSED_AT_ONCE)
+    monkeypatch.setattr(closing, "CLOSED_AT_ONCE", CLOSED_AT_ONCE)
 
 
 class Second(Plan):
@@ -124,8 +124,8 @@ async def two_slots(autojump_clock):
 async def test_only_some_are_routed_in_one_step_and_those_that_wait_can_leave(
     two_slots, autojump_clock
 ):
-    dispatcher = two_slots._supervisor.dispatcher
-    slots = two_slots._supervisor.successions
+    dispatcher = two_slots._slots.dispatcher
+    slots = two_slots._slots.replacements
     async with trio.open_nursery() as nursery:
         callers = Callers(two_slots, nursery)
         await callers.make(2 * MANY)
@@ -141,11 +141,11 @@ async def test_only_some_are_routed_in_one_step_and_those_that_wait_can_leave(
 
 
 async def test_what_is_to_be_routed_can_leave(two_slots, autojump_clock):
-    dispatcher = two_slots._supervisor.dispatcher
+    dispatcher = two_slots._slots.dispatcher
     async with trio.open_nursery() as nursery:
         callers = Callers(two_slots, nursery)
         await callers.make(2 * MANY, lambda number: number)
-        two_slots._supervisor.successions[1].leave()
+        two_slots._slots.replacements[1].leave()
         assert len(dispatcher) > 0
         callers.cancel()
         assert len(dispatcher) == 0
@@ -162,8 +162,8 @@ async def test_a_key_does_not_pass_what_is_to_be_routed_of_it(autojump_clock):
     ):
         callers = Callers(pool, nursery)
         await callers.make(2 * MANY, lambda number: number % 50)
-        pool._supervisor.successions[1].leave()
-        assert len(pool._supervisor.dispatcher) > 0
+        pool._slots.replacements[1].leave()
+        assert len(pool._slots.dispatcher) > 0
         await callers.make(50, lambda number: number)
     for key in range(50):
         of_key = [number for number in log.begun if number % 50 == key]

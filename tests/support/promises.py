@@ -890,9 +890,13 @@ def judge_resizes(log: Log) -> None:
 
 
 def judge_renewal(log: Log) -> None:
-    """A slot that renewed its worker had one all the time, unless that died."""
+    """A slot that renewed its worker had one all the time, unless that died.
+
+    Or, where there is no room for two, the next one was started when the old one had exited.
+    """
     assert log.script is not None
     slots = Slots()
+    vacating: dict[int, int] = {}
     for position, event in enumerate(log.events):
         if event.hook == "worker_retired":
             slot, worker, cause = event.values
@@ -900,8 +904,15 @@ def judge_renewal(log: Log) -> None:
                 rest = (e for e in log.events[position + 1 :] if e.hook != "slot_carries")
                 later = next(rest)
                 assert (later.hook, later.values[0]) == ("worker_ready", slot)
+            if cause == "reload" and not succeeded(log.events, position):
+                vacating[slot] = worker
             if slot in slots.current:
                 assert slots.current[slot] == worker, f"{worker} was not the current one"
+        elif event.hook == "worker_started":
+            slot, worker = event.values
+            assert slot not in vacating, f"{worker} started before {vacating[slot]} had exited"
+        elif event.hook == "worker_exited" and vacating.get(event.values[0]) == event.values[1]:
+            del vacating[event.values[0]]
         if event.hook.startswith(("slot_", "worker_")):
             slots.follow(event)
 
