@@ -1,8 +1,7 @@
 """A supervised pool of long-lived, stateful worker processes for trio programs.
 
 The map of the house. Imports run from each wing to those above it on this page, never down.
-
-    abc          the contracts of engines, instruments and apps, for those who implement one
+docs/how-it-works.md is a tour of it, with the way of one request and of a crash.
 
 _common/: what the pool and its workers have in common; no trio.
     wire         frames in both directions, as bytes
@@ -78,6 +77,8 @@ testing/: simulated workers, for the tests of programs that use a pool.
     _event_log   an instrument that remembers
     _plans       how boots and executions go
     _simulation  the engine, and one simulated worker
+
+abc.py: the contracts of engines, instruments and apps, for those who implement one.
 
 Names are imported when they are first used: a worker imports the module of an app, that
 imports this package, and must not pay 190 ms and 13 MB for a trio that it has no use for.

@@ -30,6 +30,8 @@ def read_map(text):
     for line in text.splitlines():
         if wing := re.match(r"(\w+)/: ", line):
             found[wing[1]] = set()
+        elif module := re.match(r"(\w+)\.py: ", line):
+            found[""].add(module[1])
         elif module := re.match(r" {4}(\w+) +\w", line):
             found[[*found][-1]].add(module[1])
     return found

@@ -382,10 +382,10 @@ class Pool:
             soft_timeout: see `open_pool`.
             on_cancel: see `open_pool`.
             key: any hashable object; None for no key. Requests with equal keys go to the same
-                slot as long as it exists, and begin in the order in which they were accepted, even
-                if workers crash and slots are opened or removed. If their slot has no worker,
-                they wait for its next one. Opening or removing one of n slots moves about 1/n of
-                the keys. The hash is taken once, by this call; a key whose comparison raises is
+                slot, and begin in the order in which they were accepted, even if workers crash and
+                slots are opened or removed. If their slot has no worker, they wait for its next
+                one. Opening or removing one of n slots moves about 1/n of the keys, each when no
+                request of it is left in the slot that it leaves. The hash is taken once, by this call; a key whose comparison raises is
                 equal only to itself. Broadcasts ignore keys.
 
         Raises:
