@@ -385,8 +385,9 @@ class Pool:
                 slot, and begin in the order in which they were accepted, even if workers crash and
                 slots are opened or removed. If their slot has no worker, they wait for its next
                 one. Opening or removing one of n slots moves about 1/n of the keys, each when no
-                request of it is left in the slot that it leaves. The hash is taken once, by this call; a key whose comparison raises is
-                equal only to itself. Broadcasts ignore keys.
+                request of it is left in the slot that it leaves. The hash is taken once, by this
+                call; a key whose comparison raises is equal only to itself. Broadcasts ignore
+                keys.
 
         Raises:
             TypeError, ValueError: an option is out of its range.
