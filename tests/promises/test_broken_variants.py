@@ -578,10 +578,11 @@ def time_counts_from_acceptance(patch):
 
 @caught_by(promises.judge_limits)
 def what_was_sent_ahead_is_not_timed(patch):
-    def end(worker, reply, now):
+    def settle(worker, replies):
         promoting.append(worker)
-        end_in_order(worker, reply, now)
+        behind = settle_replies(worker, replies)
         promoting.clear()
+        return behind
 
     def begin(worker, request, now):
         if promoting:
@@ -591,8 +592,8 @@ def what_was_sent_ahead_is_not_timed(patch):
             watch(worker, request, now)
 
     promoting = []
-    end_in_order, watch = SlotWorker._end, SlotWorker._begin
-    patch.setattr(SlotWorker, "_end", end)
+    settle_replies, watch = SlotWorker._settle, SlotWorker._begin
+    patch.setattr(SlotWorker, "_settle", settle)
     patch.setattr(SlotWorker, "_begin", begin)
 
 

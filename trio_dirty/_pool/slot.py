@@ -83,6 +83,7 @@ class Slot:
         workers: those that have booted and have not ended, in their order: first those that only
             end what they have been sent.
         current: the one of them that is sent what is queued; None while there is none.
+        is_weighed: whether it matters to the routing how much each slot has.
         completed: how many requests have ended with a result or the app's exception.
         failed: how many because a worker died.
         durations: of its completed requests.
@@ -120,6 +121,7 @@ class Slot:
         self.durations = Durations()
         self.now = now
         self.dispatcher = dispatcher
+        self.is_weighed = dispatcher.weighs
         self.instruments = instruments
         self.progressed = progressed
         self._route_later = route_later
@@ -146,7 +148,8 @@ class Slot:
         request.place = self
         self._give.send_nowait(request)
         self._in_channel += 1
-        self.wake_consumer()
+        self._has_news = True
+        self._consumer.wake()
         self.instruments.request_given(request.number, self.index)
 
     def give_all(self, requests: Sequence[Request]) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._common.wire import Segment
-    from .._engines.contract import Answer, Exit, Reply, Worker
+    from .._engines.contract import Answer, Exit, Worker
     from .._rules.deadlines import Due
     from .._rules.instruments import Outcome
     from .._rules.request import Request
@@ -133,6 +133,8 @@ class SlotWorker:
                 self._tasks.start_soon(self._send_rest, rest, is_urgent)
             elif is_urgent:
                 self.worker.interrupt()
+            if not self.queue and not self.is_retired:
+                break  # the usual case, without a second look
 
     @trio.lowlevel.enable_ki_protection
     async def _send_rest(self, rest: Sequence[Segment], is_urgent: bool) -> None:
@@ -221,10 +223,10 @@ class SlotWorker:
         """Take note that a lane may have taken a request up."""
         request.began = now
         self._instruments.request_begun(request.number, self._slot.index, self.number)
-        if request.limits.is_timed:
+        if request.limits.is_timed or request.cancelled:
             self.deadlines.begun(request, now)
-        if request.cancelled:
-            self.deadlines.left(request, now)
+            if request.cancelled:
+                self.deadlines.left(request, now)
 
     def withdraw(self, request: Request) -> bool:
         """Have a request whose caller leaves skipped, or let its action know.
@@ -267,8 +269,10 @@ class SlotWorker:
         Returns:
             The stream whose reader has enough to take, if the last that came were chunks.
         """
-        slot = self._slot
+        slot, ledger, deadlines = self._slot, self.ledger, self.deadlines
+        add_duration, report_end = slot.durations.add, self._instruments.request_ended
         now = slot.now()
+        completed = slot.completed
         behind = None
         has_room = False
         for reply in replies:
@@ -276,48 +280,43 @@ class SlotWorker:
             # has been struck out, and not before.
             if type(reply) is Chunks:
                 behind = self._pass_on(reply, now)
-            elif type(reply) is Pong:
+                continue
+            if type(reply) is Pong:
                 self.health.ponged()
                 slot.wake_consumer()
+                continue
+            behind = None
+            has_room = True
+            number, seconds, error, value = reply
+            request = ledger.answered(number, seconds)
+            ended: Outcome = "returned"
+            if seconds is None:
+                ended = "withdrawn"
+                request.skip()
             else:
-                behind = None
-                has_room = True
-                self._end(reply, now)
+                slot.completed += 1
+                add_duration(request.app, request.began - request.accepted, seconds)
+                if error is None:
+                    request.succeed(value)
+                else:
+                    ended = "raised"
+                    self._fail(request, error)
+            report_end(number, ended)
+            if deadlines.are_there:
+                deadlines.ended(number)
+            if len(ledger.entries) >= ledger.lanes:
+                self._begin(ledger.latest_begun(), now)
+            if request.key is not None:
+                slot.dispatcher.release(request)
+        self.completed += slot.completed - completed
         if has_room:
-            slot.load_changed()
+            if slot.is_weighed:
+                slot.load_changed()
             if self.queue or self.retired_for is not None or len(slot.workers) > 1:
                 slot.wake_consumer()
             slot.progressed()
         self.has_answered.wake()
         return behind
-
-    def _end(self, reply: Reply, now: float) -> None:
-        """End a request that has been answered, and begin the next."""
-        number, seconds, error, value = reply
-        slot, ledger = self._slot, self.ledger
-        request = ledger.answered(number, seconds)
-        ended: Outcome
-        if seconds is None:
-            ended = "withdrawn"
-            request.skip()
-        else:
-            self.completed += 1
-            slot.completed += 1
-            slot.durations.add(request.app, request.began - request.accepted, seconds)
-            if error is None:
-                ended = "returned"
-                request.succeed(value)
-            else:
-                ended = "raised"
-                self._fail(request, error)
-        self._instruments.request_ended(number, ended)
-        self.deadlines.ended(number)
-        if ledger.entries:
-            following = ledger.latest_begun()
-            if following is not None:
-                self._begin(following, now)
-        if request.key is not None:
-            slot.dispatcher.release(request)
 
     def _pass_on(self, reply: Chunks, now: float) -> StreamRequest | None:
         """Give a stream's reader what has arrived for it; return it if the reader is behind."""

@@ -89,17 +89,22 @@ class Deadlines:
     Args:
         cancel_grace: seconds that an interrupted request may take to end.
         changed: called whenever what `due` returns may have become another.
+
+    Attributes:
+        are_there: whether any request is watched.
     """
 
     def __init__(self, cancel_grace: float, changed: Callable[[], object]) -> None:
         self._cancel_grace = cancel_grace
         self._changed = changed
         self._records: dict[int, _Record] = {}
+        self.are_there = False
 
     def begun(self, request: Timed, now: float) -> None:
         """Watch a request from its beginning, or from where it turned out to be worth it."""
         if request.number not in self._records:
             self._records[request.number] = _Record(request, now)
+            self.are_there = True
             self._changed()
 
     def left(self, request: Timed, now: float) -> None:
@@ -168,7 +173,8 @@ class Deadlines:
 
     def ended(self, number: int) -> None:
         """Forget a request that has been answered."""
-        if self._records and self._records.pop(number, None) is not None:
+        if self._records.pop(number, None) is not None:
+            self.are_there = bool(self._records)
             self._changed()
 
     def due(self, now: float) -> Due | None:
