@@ -37,7 +37,7 @@ def mutmut(where, *arguments):
 
 
 def place(name):
-    """Return where a mutant is: ``_module.Class.method`` or ``_module.function``."""
+    """Return where a mutant is: ``_wing.module.Class.method`` or ``_wing.module.function``."""
     mangled = re.fullmatch(r"trio_dirty\.(.+)__mutmut_\d+", name)[1]
     return mangled.replace(".xǁ", ".").replace("ǁ", ".").replace(".x_", ".")
 
@@ -94,12 +94,12 @@ def main():
 
     total, killed = Counter(), Counter()
     for name, status in statuses.items():
-        for module in name.split(".")[1], "all":
+        for module in ".".join(name.split(".")[1:3]), "all":
             total[module] += 1
             killed[module] += status in KILLED
     for module in sorted(total, key=lambda module: (module == "all", module)):
         score = 100 * killed[module] / total[module]
-        print(f"{module:12} {killed[module]:4} of {total[module]:4} killed, {score:5.1f} %")
+        print(f"{module:20} {killed[module]:4} of {total[module]:4} killed, {score:5.1f} %")
     print(f"{unexplained} survivors are not explained")
     sys.exit(unexplained > 0 or 100 * killed["all"] < REQUIRED * total["all"])
 

@@ -361,3 +361,74 @@ async def test_the_channel_does_not_grow_while_requests_come_without_a_pause():
             held.append(slot._given.statistics().current_buffer_used)
     # What arrived in the last moments, and wake-ups. It was 1,500 where these were not counted.
     assert max(held) <= 200
+
+
+class Cancels(Instrument):
+    """Cancels a caller from inside a hook, which it must not do: no caller may hang for that."""
+
+    def __init__(self):
+        self.scope = None
+
+    def request_given(self, request, slot):
+        self.cancel("given", request)
+
+    def request_ended(self, request, outcome):
+        self.cancel("ended", outcome)
+
+    def cancel(self, *event):
+        if self.scope is not None and event == self.when:
+            scope, self.scope = self.scope, None
+            scope.cancel()
+
+
+async def test_a_caller_that_a_hook_cancels_while_its_request_is_given_leaves(autojump_clock):
+    cancels, engine = Cancels(), SimEngine()
+    cancels.when = ("given", 1)
+    async with open_pool([Counter], workers=1, engine=engine, instruments=[cancels]) as pool:
+        engine.crash(0)
+        with pytest.raises(WorkerCrashedError):
+            await pool.run_sync(Counter.add)
+        with trio.fail_after(60), trio.CancelScope() as cancels.scope:
+            scope = cancels.scope
+            await pool.run_sync(Counter.add)
+        assert scope.cancelled_caught
+        assert await pool.run_sync(Counter.add) == 1
+
+
+async def test_a_caller_that_a_hook_cancels_while_its_slot_is_settled_leaves(autojump_clock):
+    cancels, engine = Cancels(), SimEngine(Lasts())
+    scopes = {}
+
+    async def call(number):
+        with trio.fail_after(60), trio.CancelScope() as scopes[number]:
+            await pool.run_sync(Counter.nap, 0)
+
+    async with open_pool([Counter], workers=1, engine=engine, instruments=[cancels]) as pool:
+        async with trio.open_nursery() as nursery:
+            failing = nursery.start_soon
+            failing(crashes, pool)
+            for number in range(4):
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(call, number)
+            await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()  # it was sent ahead, and stays in the ledger
+            await trio.testing.wait_all_tasks_blocked()
+            cancels.when, cancels.scope = ("ended", "withdrawn"), scopes[3]
+            engine.crash(0)
+        assert [scopes[number].cancelled_caught for number in range(4)] == [
+            True,
+            False,
+            False,
+            True,
+        ]
+        assert pool.statistics().completed == 2
+
+
+async def crashes(pool):
+    with pytest.raises(WorkerCrashedError):
+        await pool.run_sync(Counter.nap, 0)
+
+
+class Lasts(Plan):
+    def turn(self, call):
+        return Turn(1.0)

@@ -221,3 +221,25 @@ def test_a_second_reader_is_refused_at_a_checkpoint():
                 await chunks.receive()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+class OneLasts(Plan):
+    def turn(self, call):
+        return Turn(100.0 if call.worker == 0 else 1.0)
+
+
+async def test_the_lanes_of_a_new_worker_are_free_while_the_old_one_ends_its_last(autojump_clock):
+    engine = SimEngine(OneLasts())
+    async with (
+        trio_dirty.open_pool(
+            [Counter], workers=1, threads=4, max_queue=0, engine=engine, grace_period=0
+        ) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(pool.run_sync, Counter.nap, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        await pool.reload()
+        async with trio.open_nursery() as several:
+            for _ in range(4):
+                several.start_soon(pool.run_sync, Counter.nap, 0)
+        assert pool.statistics().running == 1

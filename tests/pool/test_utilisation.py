@@ -3,8 +3,12 @@
 import pytest
 import trio
 from apps import Counter
+from hypothesis import given, strategies as st
 
 from trio_dirty import RequestTimeoutError, WorkerCrashedError, open_pool
+from trio_dirty._pool.streams import StreamRequest
+from trio_dirty._rules.limits import Limits
+from trio_dirty._rules.targets import Target
 from trio_dirty.testing import Plan, SimEngine, Turn
 
 
@@ -97,3 +101,16 @@ async def test_what_is_sent_ahead_is_not_executed(pool, autojump_clock):
         assert utilisation(pool) == pytest.approx(1)
     waiting = pool.statistics().waiting
     assert (waiting.count, waiting.max) == (4, 3)
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=20))
+def test_a_stream_that_was_always_held_was_executed_for_no_time_at_all(steps):
+    """The sum of the times for which it was held may be a rounding more than the whole."""
+    target = Target(None, None, "numbers", b"")
+    stream = StreamRequest(target, 0, b"", 0.0, Limits(), None)
+    now = 0.0
+    for step in steps:
+        stream.hold(now)
+        now += step
+        stream.resume(now)
+    assert 0 <= stream.executed(now) < 1e-9

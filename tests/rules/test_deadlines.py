@@ -258,3 +258,17 @@ def test_a_pause_is_not_longer_than_it_has_been_watched():
     deadlines.paused(6.0, 7.0)
     assert deadlines.kill(1, 7.0 + KILL_PATIENCE) == Due(left, "kill", CANCELLED)
     assert deadlines.kill(1, 7.0) is None
+
+
+def test_what_is_forgotten_with_the_worker_is_watched_no_more():
+    changes = []
+    deadlines = Deadlines(GRACE, lambda: changes.append(None))
+    deadlines.begun(request(0, timeout=1.0), 0.0)
+    deadlines.begun(request(1, timeout=1.0), 0.0)
+    assert deadlines.are_there
+    deadlines.ended(0)
+    assert deadlines.are_there
+    assert len(changes) == 3
+    deadlines.clear()
+    assert not deadlines.are_there
+    assert (deadlines.watched, deadlines.next_time()) == ([], math.inf)

@@ -115,13 +115,14 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(completed=st.sampled_from([0, 0, 0, 1]))
     def one_is_settled_that_died_beside_its_successor(self, completed):
         """It counts, but decides nothing: a successor is there, or has its own fate."""
-        if self.settles:
-            return
         self.dead_beside -= 1
         state, cause = self.life.state, self.life.cause
-        assert not self.life.died(WorkerCrashedError("beside"), "crashed", completed=completed)
+        is_latest = state is State.BOOTING
+        assert not self.life.died(
+            WorkerCrashedError("beside"), "crashed", completed=completed, is_latest=is_latest
+        )
         assert self.life.state is state
-        assert self.life.cause == ("crashed" if state is State.BOOTING else cause)
+        assert self.life.cause == ("crashed" if is_latest else cause)
         self.fruitless = 0 if completed else self.fruitless + 1
 
     @precondition(lambda self: self.life.state in (State.READY, State.FAILED))
@@ -264,8 +265,12 @@ def test_a_worker_that_dies_while_its_successor_is_started_leaves_the_next_step_
     assert not life.died(WorkerCrashedError("beside"), "crashed", completed=0)
     assert (life.state, life.cause) == (State.BOOTING, "crashed")
     life.booted()
-    assert not life.died(WorkerCrashedError("late"), "killed", completed=0)
+    late = WorkerCrashedError("late")
+    assert not life.died(late, "killed", completed=0, is_latest=False)
     assert (life.state, life.cause) == (State.READY, "crashed")
+    life.lost()
+    assert not life.died(late, "killed", completed=0, is_latest=False)
+    assert (life.state, life.cause) == (State.SETTLING, "crashed"), "whose death is still to come"
 
 
 def test_where_there_is_no_room_for_two_the_next_is_started_when_the_old_one_is_gone():

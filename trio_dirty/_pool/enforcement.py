@@ -105,7 +105,7 @@ class Enforcement:
         await worker.worker.hold()
         while worker.worker.unread():
             with trio.move_on_after(LOOK_SECONDS):
-                await worker.has_answered.wait()
+                await worker.due_changed.wait()
         still = worker.deadlines.kill(due.request.number, self._now())
         if still is not None:
             worker.killed_for = still

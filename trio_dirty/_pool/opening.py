@@ -135,7 +135,7 @@ def open_pool(
 
 @final
 class PoolManager(AbstractAsyncContextManager["Pool"]):
-    """The block of one pool. A class, for the reason given at `ServiceNurseryManager`."""
+    """The block of one pool. A class, for the reason given at `open_service_nursery`."""
 
     def __init__(self, supervisor: Supervisor, pool: Pool) -> None:
         self._supervisor = supervisor

@@ -77,7 +77,7 @@ class Replacement:
         self._inquiry: Inquiry | None = None
         # What is wanted and has not been tried, in order.
         self._renewals: list[Renewal] = []
-        # The worker for which no successor is wanted yet, until nothing of it is left.
+        # The worker that has taken over last, until nothing of it is left.
         self._latest: SlotWorker | None = None
         self._starting = trio.CancelScope()
         self._workers: trio.Nursery
@@ -227,46 +227,60 @@ class Replacement:
         slot, options = self.slot, self._options
         number = next(self._numbers)
         blueprint = Blueprint(slot.index, number, options.threads)
+        served = None
+        try:
+            async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
+                self._report_start(number, cause)
+                try:
+                    wear = await self._boot(worker, number, apps or slot.apps)
+                    # The slot may have left after this was woken up and before it ran.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    served = SlotWorker(slot, worker, number, nursery, options.cancel_grace)
+                    self._take_over(served, cause, apps or slot.apps)
+                except BaseException as error:
+                    self._report_no_boot(worker, number, error)
+                    raise
+                self._watch(served, wear, nursery)
+                task_status.started()
+                failure = await self._serve(served)
+            self._ended(served, failure)
+        finally:
+            if served is not None:
+                if self._latest is served:
+                    self._latest = None
+                served.let_go()
+
+    def _watch(self, served: SlotWorker, wear: Wear, nursery: trio.Nursery) -> None:
+        """Have a worker kept to its limits, for as long as it is there."""
+        enforcement = Enforcement(
+            served,
+            self.slot.now,
+            look_seconds=self._engine.look_seconds,
+            grace_period=self._options.grace_period,
+        )
+        nursery.start_soon(enforcement.run)
+        if wear.is_limited:
+            nursery.start_soon(watch_wear, self, served, wear)
+
+    async def _serve(self, served: SlotWorker) -> DirtyError | None:
+        """Let a worker serve until it has ended; return what it died of, if it died."""
+        slot, worker = self.slot, served.worker
+        try:
+            await served.run()
+        finally:
+            if served is slot.current:
+                if not slot.life.is_leaving:
+                    slot.dispatcher.lost(slot)
+                self._step_down(served)
+                slot.life.lost()
+            self._report_exit(worker, served.number)
         failure = None
-        async with self._engine.start(blueprint) as worker, open_service_nursery() as nursery:
-            self._report_start(number, cause)
-            try:
-                wear = await self._boot(worker, number, apps or slot.apps)
-                # The slot may have left after this was woken up and before it ran.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                served = SlotWorker(slot, worker, number, nursery, options.cancel_grace)
-                self._take_over(served, cause, apps or slot.apps)
-            except BaseException as error:
-                if isinstance(error, AppLoadError):
-                    who = slot.index, number, worker.pid
-                    logger.error("slot %d: worker %d, process %s, has not booted: %s", *who, error)
-                self._report_exit(worker, number)
-                raise
-            enforcement = Enforcement(
-                served,
-                slot.now,
-                look_seconds=self._engine.look_seconds,
-                grace_period=options.grace_period,
-            )
-            nursery.start_soon(enforcement.run)
-            if wear.is_limited:
-                nursery.start_soon(watch_wear, self, served, wear)
-            task_status.started()
-            try:
-                await served.run()
-            finally:
-                if served is slot.current:
-                    if not slot.life.is_leaving:
-                        slot.dispatcher.lost(slot)
-                    self._step_down(served)
-                    slot.life.lost()
-                self._report_exit(worker, number)
-            if served.was_told_to_close:
-                self._log_close(served)
-            else:
-                failure = served.settle_exit(worker.exit())
-            slot.forget(served)
-        self._ended(served, failure)
+        if served.was_told_to_close:
+            self._log_close(served)
+        else:
+            failure = served.settle_exit(worker.exit())
+        slot.forget(served)
+        return failure
 
     async def _boot(self, worker: Worker, number: int, apps: AppPaths) -> Wear:
         limit = self._options.boot_timeout
@@ -322,7 +336,8 @@ class Replacement:
         life = self._life
         if failure is not None and not worker.is_retired:
             completed = worker.completed + (worker.killed_for is not None)
-            if life.died(failure, _cause_of_death(worker), completed=completed):
+            cause, is_latest = _cause_of_death(worker), worker is self._latest
+            if life.died(failure, cause, completed=completed, is_latest=is_latest):
                 self._give_up(failure)
         elif worker is self._latest:
             life.gone()
@@ -337,6 +352,12 @@ class Replacement:
             slot.latest = number
         logger.info("slot %d: worker %d starts (%s)", slot.index, number, cause or "the first")
         slot.instruments.worker_started(slot.index, number)
+
+    def _report_no_boot(self, worker: Worker, number: int, error: BaseException) -> None:
+        if isinstance(error, AppLoadError):
+            who = self.slot.index, number, worker.pid
+            logger.error("slot %d: worker %d, process %s, has not booted: %s", *who, error)
+        self._report_exit(worker, number)
 
     def _report_exit(self, worker: Worker, number: int) -> None:
         slot, exit_ = self.slot, worker.exit()

@@ -184,8 +184,8 @@ class Scaling:
                 paths = self._slots.paths(apps) if apps != replacement.slot.carries else None
                 if replacement.is_lost and paths is not None:
                     replacement.slot.assign(paths)
-                wish = replacement.want(Renewal("reload", paths, overlaps=overlap))
+                renewal = replacement.want(Renewal("reload", paths, overlaps=overlap))
                 try:
-                    await wish.wait()
+                    await renewal.wait()
                 except trio.ClosedResourceError:
                     self._check_open()  # else the slot alone has left

@@ -160,9 +160,10 @@ class Slot:
         self._take_in(self._in_channel)
         for request in requests:
             request.place = self
-            self.instruments.request_given(request.number, self.index)
         self.queue.put(requests)
         self.wake_consumer()
+        for request in requests:  # now that a hook may have one of them cancelled
+            self.instruments.request_given(request.number, self.index)
 
     # Requests leave
 
@@ -179,6 +180,8 @@ class Slot:
     def withdraw(self, request: Request) -> bool:
         """Let go of an unsent request whose caller leaves."""
         self._take_in(self._in_channel)
+        if request not in self.queue:
+            return False  # a hook has it cancelled while it is being ended
         del self.queue[request]
         self.load_changed()
         self.instruments.request_cancelled(request.number)
@@ -198,22 +201,23 @@ class Slot:
     ) -> None:
         """See to requests that cannot have begun, of a worker or of the queue. See `settle`."""
         settlement = settle(requests, keeps_keys=keeps_keys, keeps_pinned=keeps_pinned)
-        if settlement.kept:  # first, so that the others find how much stays here
+        dispatcher, instruments = self.dispatcher, self.instruments
+        # First each is put where it belongs: what is reported may have callers cancelled.
+        if settlement.kept:
             for request in settlement.kept:
                 request.place = self
             self.queue.put_first(settlement.kept)
             self.wake_consumer()
         self.load_changed()
+        leaving = (*settlement.moved, *settlement.withdrawn)
+        dispatcher.release_all([request for request in leaving if request.key is not None])
+        dispatcher.displace(settlement.moved)
         for request in settlement.withdrawn:
             request.skip()
-            self.instruments.request_ended(request.number, "withdrawn")
+            instruments.request_ended(request.number, "withdrawn")
         for request in settlement.stranded:
             self._end_stranded(request)
-        released = (*settlement.moved, *settlement.withdrawn)
-        dispatcher = self.dispatcher
-        dispatcher.release_all([request for request in released if request.key is not None])
-        dispatcher.displace(settlement.moved)
-        if settlement.kept and self.instruments.are_there:
+        if settlement.kept and instruments.are_there:
             self._report_kept(settlement)
         dispatcher.route_displaced(ROUTED_AT_ONCE)
         if dispatcher.has_displaced:
@@ -336,13 +340,12 @@ class Slot:
         """Whether one more would leave at most so many that have not begun."""
         if self.current is None:
             return self.queued < max_queue
-        lanes = self.lanes
-        if self.load < lanes + max_queue and len(self.workers) == 1:
-            return True
         if any(worker.ledger.waiting for worker in self.workers[:-1]):
             return self.queued < max_queue  # the current one may not begin before they have
-        executing = len(self.current.ledger.entries)
-        return self.queued + (executing >= lanes) <= max_queue
+        sent = len(self.current.ledger.entries)
+        if self._in_channel + len(self.queue) + sent < self.lanes + max_queue:
+            return True
+        return self.queued + (sent >= self.lanes) <= max_queue
 
     @property
     def is_busy(self) -> bool:

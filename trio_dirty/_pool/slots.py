@@ -30,8 +30,8 @@ class Slots:
     """The slots of one pool.
 
     Attributes:
-        replacements: the workers of each slot, in the order of the slots; of those that leave
-            as well, until they are gone.
+        replacements: what has the workers of each slot replaced, in the order of the slots; of
+            those that leave as well, until they are gone.
         app_limits: by how many slots each app may be carried.
         dispatcher: gives requests to slots.
         progress: waits for the end of a request, or of a worker, or for the boot of one.

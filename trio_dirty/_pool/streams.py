@@ -70,14 +70,14 @@ class StreamRequest(Request):
         self.arrived: deque[tuple[Any, int]] = deque()
         self.ended = False
         self.error: BaseException | None = None
-        # Parked here is who waits until its reader wants more, or until it has ended.
+        # Waits for the reader to want more, or for the end.
         self._changed = Waiters()
         self._reader: trio.lowlevel.Task | None = None
         # What the worker counts as ahead of the reader: of that, this has been taken already,
         # and the worker not been told.
         self._ahead = CreditWindow()
         self._taken = CreditWindow()
-        self._worker: Producer
+        self._worker: Producer | None = None
         # For how long the generator has waited for its reader.
         self._held_seconds = 0.0
         self._held_since: float | None = None
@@ -121,7 +121,8 @@ class StreamRequest(Request):
 
     def executed(self, now: float) -> float:
         """Return for how many seconds its steps have been executed, if it has begun."""
-        return super().executed(now) - self._held(now)
+        # The sum of all for which it was held may be a rounding more than the whole.
+        return max(0.0, super().executed(now) - self._held(now))
 
     def succeed(self, value: Any) -> None:
         """End behind the last chunk."""
@@ -138,6 +139,7 @@ class StreamRequest(Request):
     def _end(self, error: BaseException | None) -> None:
         self.frames = ()
         self.awaited = False
+        self._worker = None
         self.ended = True
         self.error = None if self.cancelled else error
         self._changed.wake()
@@ -178,7 +180,7 @@ class StreamRequest(Request):
         chunks, size = self._taken.chunks, self._taken.size
         self._taken = CreditWindow()
         self._ahead.give_back(chunks, size)
-        if not self.ended:
+        if self._worker is not None:
             self._worker.give_credit(self, chunks, size)
 
     def leave(self) -> None:

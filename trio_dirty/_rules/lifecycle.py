@@ -80,7 +80,6 @@ _TABLE: dict[State, dict[Event, State]] = {
         Event.NOT_BOOTED: State.BOOTING,
         Event.DELAYED: State.BACKING_OFF,
         Event.GIVEN_UP: State.FAILED,
-        Event.GONE: State.BOOTING,  # one that died while its successor was being started
         Event.LEFT: State.LEAVING,
     },
     State.READY: {
@@ -207,20 +206,23 @@ class Lifecycle:
         """Take note that nothing is left of a worker that has ended in an orderly way."""
         self._move(Event.GONE)
 
-    def died(self, error: DirtyError, cause: Cause, *, completed: int) -> bool:
+    def died(
+        self, error: DirtyError, cause: Cause, *, completed: int, is_latest: bool = True
+    ) -> bool:
         """Take note that nothing is left of a worker that died; return whether the slot has failed.
 
         Args:
             error: what it died of.
             cause: the same, as the reason for the next one.
             completed: how many requests it had answered; at least 1 where its death was intended.
+            is_latest: whether no other has taken over since.
         """
-        if self.state is State.SETTLING:
+        if is_latest and self.state is State.SETTLING:
             self.cause = cause
             return self._died(error, completed, else_=Event.GONE)
         # Its successor is being started already, or serves: only the number of deaths counts.
         self._backoff.died(completed=completed)
-        if self.state is State.BOOTING:
+        if is_latest:
             self.cause = cause
         return False
 

@@ -55,6 +55,8 @@ def settle(requests: Iterable[Request], *, keeps_keys: bool, keeps_pinned: bool)
         for request in requests
         if (request.key is not None or request.pinned is not None) and not request.cancelled
     ]
+    if keeps_keys and keeps_pinned and len(bound) == len(requests):
+        return Settlement(requests, [], [], [])
     kept = [each for each in bound if (keeps_keys if each.pinned is None else keeps_pinned)]
     stranded = [] if keeps_pinned else [each for each in bound if each.pinned is not None]
     moved = requests
