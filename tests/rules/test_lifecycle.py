@@ -221,6 +221,11 @@ def test_a_slot_whose_first_worker_does_not_boot_has_failed():
     assert (life.state, life.failure, life.cause) == (State.FAILED, error, "boot_failed")
 
 
+def test_at_first_a_worker_is_started_at_once():
+    life = Lifecycle(lambda: None)
+    assert (life.state, life.cause, life.delay, life.failure) == (State.BOOTING, None, 0.0, None)
+
+
 def ready():
     life = Lifecycle(lambda: None)
     life.booted()
@@ -271,6 +276,43 @@ def test_a_worker_that_dies_while_its_successor_is_started_leaves_the_next_step_
     life.lost()
     assert not life.died(late, "killed", completed=0, is_latest=False)
     assert (life.state, life.cause) == (State.SETTLING, "crashed"), "whose death is still to come"
+
+
+def test_one_that_does_not_boot_counts_as_one_that_has_completed_nothing():
+    life = ready()
+    life.lost()
+    assert not life.died(WorkerCrashedError("once"), "crashed", completed=1)
+    assert not life.not_booted(AppLoadError("first"))
+    assert (life.state, life.cause) == (State.BOOTING, "boot_failed"), "the first costs nothing"
+    assert not life.not_booted(AppLoadError("second"))
+    assert (life.state, life.delay) == (State.BACKING_OFF, 0.1)
+
+
+def test_one_that_dies_beside_its_successor_counts_too():
+    life = ready()
+    life.renew(overlaps=True)
+    life.lost()
+    life.booted()
+    assert not life.died(WorkerCrashedError("beside"), "crashed", completed=0, is_latest=False)
+    life.lost()
+    assert not life.died(WorkerCrashedError("again"), "crashed", completed=0)
+    assert (life.state, life.delay) == (State.BACKING_OFF, 0.1)
+
+
+def test_a_slot_that_is_revived_counts_anew():
+    life = ready()
+    for _ in range(FAILURES_LIMIT):
+        life.lost()
+        life.died(WorkerCrashedError("again"), "crashed", completed=0)
+        if life.state is State.BACKING_OFF:
+            life.due()
+        if life.state is State.BOOTING:
+            life.booted()
+    life.renew(overlaps=True)
+    life.booted()
+    life.lost()
+    assert not life.died(WorkerCrashedError("once more"), "crashed", completed=0)
+    assert life.state is State.BOOTING
 
 
 def test_where_there_is_no_room_for_two_the_next_is_started_when_the_old_one_is_gone():

@@ -96,7 +96,7 @@ def test_whose_limits_it_was_is_said_to_those_who_shared_the_worker(reason, why)
     culprit, other = request(0, timeout=2.0), request(1, target=FUNCTION)
     killed = death(killed_for=Due(culprit, "kill", reason))
     alone = killed.described([culprit])
-    assert alone.endswith(f"; the pool killed it {why.format('')}")
+    assert alone == f"{death().described([culprit])}; the pool killed it {why.format('')}"
     shared = killed.described([other, culprit])
     assert shared.endswith(f"; the pool killed it {why.format(' of apps:App.act')}")
     gone = killed.described([other, request(2)])

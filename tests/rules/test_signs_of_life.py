@@ -25,11 +25,11 @@ def until_killed(health, *executing, **how):
 def test_an_idle_one_is_asked_and_one_that_is_busy_or_retired_is_not():
     health = Health()
     assert look(health) is None
-    assert not health.is_pinged
+    assert health.is_pinged is health.is_unresponsive is False
     assert look(health, idle=True) == "ping"
     assert (health.ping, health.is_pinged) == (1, True)
     health.ponged()
-    assert not health.is_pinged
+    assert health.is_pinged is False
     assert look(health, idle=True) == "ping"
     assert health.ping == 2
 
