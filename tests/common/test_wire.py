@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 from messages import whole
 
 from trio_dirty._common import wire
-from trio_dirty._common.pickling import SmallPickler
+from trio_dirty._common.pickling import QuickPickler
 from trio_dirty._common.wire import HEADER, LARGE, frame, large_frame, large_size
 
 KINDS = [
@@ -42,7 +42,7 @@ def test_the_longest_target_fits_a_header():
 
 
 def test_a_body_has_room_for_the_longest_target_and_the_largest_small_pickle():
-    pickled = SmallPickler().dump([bytes(65_000), bytes(65_535)])
+    pickled = QuickPickler().dump([bytes(65_000), bytes(65_535)])
     assert len(pickled) > 2 * 65_000
     assert wire.TARGET_LIMIT + len(pickled) <= wire.BODY_LIMIT
 

@@ -19,7 +19,7 @@ from scripts.harness import PATIENCE
 
 from trio_dirty import AppLoadError, Pool, open_pool
 from trio_dirty._common import wire
-from trio_dirty._common.pickling import SmallPickler
+from trio_dirty._common.pickling import QuickPickler
 from trio_dirty._engines.socket import FrameSocket
 from trio_dirty._worker.socket import WorkerSocket
 
@@ -149,7 +149,7 @@ def test_a_report_is_small_or_large_by_its_length(length: int) -> None:
 
 
 def test_arguments_are_small_or_large_by_the_length_of_their_pickle() -> None:
-    pickler = SmallPickler()
+    pickler = QuickPickler()
     overhead = len(pickle.dumps(1 << 8 * 100_000, 5)) - 100_000
     most = wire.SMALL_LIMIT - overhead
     pickled = pickler.dump(1 << 8 * most)

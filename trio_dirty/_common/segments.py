@@ -29,7 +29,9 @@ class SegmentReader:
 
     __slots__ = ("_head", "_receive_into", "_remaining")
 
-    def __init__(self, head: bytes, size: int, receive_into: Callable[[memoryview], int]) -> None:
+    def __init__(
+        self, head: bytes | bytearray, size: int, receive_into: Callable[[memoryview], int]
+    ) -> None:
         self._head = memoryview(head)
         self._remaining = size
         self._receive_into = receive_into
@@ -104,7 +106,7 @@ class SegmentReader:
         raise pickle.UnpicklingError("not a pickle of protocol 5")
 
 
-def read_whole(data: bytes) -> SegmentReader:
+def read_whole(data: bytes | bytearray) -> SegmentReader:
     """Return a reader of segments that have all been received."""
     return SegmentReader(data, len(data), _receive_nothing)
 

@@ -11,7 +11,7 @@ import trio
 
 from .._common import wire
 from .._common.frames import FrameReader
-from .._common.segments import SegmentReader, SegmentsCutError
+from .._common.segments import SegmentReader, SegmentsCutError, read_whole
 from .._common.wire import CHUNK, CLOSED, LARGE, PONG, RESULT
 from .contract import Chunks, Pong
 from .replies import chunk, reply
@@ -30,6 +30,11 @@ T = TypeVar("T")
 AT_ONCE = 1 << 19
 """Bytes of one send(). It does not return when the socket's buffer is full as long as the worker
 keeps reading: 200 MB took 230 ms in one call. This many bytes take less than 1 ms."""
+
+
+AT_ONCE_LIMIT = 1 << 18
+"""Longer values are received and unpickled in a thread, which costs 100 µs to begin with. As many
+bytes of small objects take 2 to 4 ms to be unpickled."""
 
 
 class FrameSocket:
@@ -52,7 +57,7 @@ class FrameSocket:
         # The large frame whose segments are next in the reader: kind, number, seconds and size.
         self._large: tuple[int, int, float, int] | None = None
         # What a thread receives at the moment, and how much of it remained when last asked for.
-        self._segments: SegmentReader | None = None
+        self._segments: SegmentReader | _Arriving | None = None
         self._received_number = 0
         self._remaining_before = -1
         self.unsent = 0
@@ -203,19 +208,24 @@ class FrameSocket:
     async def _load_large(
         self, number: int, size: int, load: Callable[[SegmentReader, int], T]
     ) -> T:
-        """Receive and unpickle a large value in a thread.
+        """Receive and unpickle a large value: in a thread, unless that does not take long.
 
         Args:
             number: the request's.
             size: the length of its segments.
-            load: called in the thread with the segments and their length.
+            load: called with the segments and their length.
 
         Raises:
             SegmentsCutError: the socket ended before the value did.
         """
-        segments = SegmentReader(self._frames.take(size), size, self._receive_in_thread)
+        head = self._frames.take(size)
         self._large = None
-        self._segments, self._received_number, self._remaining_before = segments, number, -1
+        self._received_number, self._remaining_before = number, -1
+        if size <= AT_ONCE_LIMIT:
+            data = await self._receive_whole(head, size)
+            return load(read_whole(data), size)
+        segments = SegmentReader(head, size, self._receive_in_thread)
+        self._segments = segments
         try:
             # When the pool is cancelled, the worker's end shuts the socket down, which ends
             # the thread.
@@ -224,6 +234,29 @@ class FrameSocket:
             )
         finally:
             self._segments = None
+
+    async def _receive_whole(self, head: bytes, size: int) -> bytearray:
+        """Receive all segments of a value."""
+        data = bytearray(size)
+        data[: len(head)] = head
+        room = memoryview(data)[len(head) :]
+        self._segments = arriving = _Arriving(len(room))
+        try:
+            while room:
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    count = self._socket.recv_into(room)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    count = 0
+                if not count:
+                    raise SegmentsCutError
+                room = room[count:]
+                arriving.remaining = len(room)
+        finally:
+            self._segments = None
+        return data
 
     def unread(self) -> bool:
         """Return whether anything can be received, or has been and is about to be returned.
@@ -257,6 +290,15 @@ class FrameSocket:
                 poll.poll()
             except OSError:
                 return 0
+
+
+class _Arriving:
+    """How many bytes of a value are still to come."""
+
+    __slots__ = ("remaining",)
+
+    def __init__(self, remaining: int) -> None:
+        self.remaining = remaining
 
 
 def _load_reply(

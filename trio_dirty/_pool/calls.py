@@ -10,7 +10,7 @@ import outcome
 import trio
 
 from .._common.errors import DirtyError, PoolBusyError
-from .._common.pickling import SmallPickler
+from .._common.pickling import QuickPickler
 from .._common.pieces import SLOW_TYPES, dump_slowly, is_slow
 from .._common.wire import PROTOCOL
 from .._engines.threads import UNLIMITED, yield_lock
@@ -93,12 +93,12 @@ class Intake:
         self._instruments = options.instruments
         self._now = engine.now
         self._numbers = itertools.count()
-        self._pickler = SmallPickler()
+        self._pickler = QuickPickler()
 
-    def pickle_small(
+    def pickle_at_once(
         self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> bytes | None:
-        """Pickle arguments, or return None where they are too large to do it here.
+    ) -> bytes | list[Segment] | None:
+        """Pickle arguments, or return None where that would hold the loop for too long.
 
         Raises:
             trio.ClosedResourceError: the pool is closed.
@@ -114,13 +114,13 @@ class Intake:
         try:
             return self._pickler.dump((args, kwargs))
         except Exception as error:
-            raise TypeError(_not_pickled(target, args, kwargs, error, _dump_small)) from error
+            raise TypeError(_not_pickled(target, args, kwargs, error, _dump_at_once)) from error
 
     async def pickle(
         self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bytes | list[Segment]:
-        """Pickle arguments: here what is small, in a thread what is large."""
-        pickled = self.pickle_small(target, args, kwargs)
+        """Pickle arguments: here if that does not take long, else in a thread."""
+        pickled = self.pickle_at_once(target, args, kwargs)
         if pickled is not None:
             return pickled
         return await trio.to_thread.run_sync(
@@ -188,7 +188,7 @@ def _dump_slowly(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         raise TypeError(_not_pickled(target, args, kwargs, error, _dump_in_thread)) from error
 
 
-def _dump_small(value: object) -> None:
+def _dump_at_once(value: object) -> None:
     pickle.dumps(value, PROTOCOL)
 
 

@@ -162,9 +162,9 @@ class Pool:
         one of the workers. Any other function is called as it is.
 
         Arguments and results are pickled (protocol 5), arguments before the request is accepted.
-        Arguments over 64 KiB are pickled in a thread, and must not be changed until it has
-        finished. `bytes`, `bytearray` and buffers such as NumPy arrays and `array.array` of that
-        size are not copied: until the request has been sent, a change of their content may or
+        Arguments with more than 128 KiB of small objects, or 4 MiB in all, are pickled in a thread,
+        and must not be changed until it has finished. `bytes`, `bytearray` and buffers such as
+        NumPy arrays and `array.array` over 64 KiB are not copied: until the request has been sent, a change of their content may or
         may not reach the worker, and resizing, for example of a `bytearray`, raises `BufferError`.
         Other changes have no effect once the request has been accepted.
 
@@ -235,7 +235,7 @@ class Pool:
     async def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         intake = self._intake
         try:
-            pickled: bytes | list[Segment] | None = intake.pickle_small(target, args, kwargs)
+            pickled: bytes | list[Segment] | None = intake.pickle_at_once(target, args, kwargs)
             if pickled is None:
                 pickled = await intake.pickle(target, args, kwargs)
             del args, kwargs  # so that only the request keeps large ones alive
