@@ -146,9 +146,7 @@ class QuickPickler:
         self._forget()
         segments = self._segments
         if len(segments) == 1:
-            only = segments.pop()
-            assert type(only) is bytes
-            return only
+            return segments.pop()  # type: ignore[return-value]  # the pickle itself
         self._segments, self._buffers = [], 0
         return segments
 

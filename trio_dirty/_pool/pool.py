@@ -164,9 +164,10 @@ class Pool:
         Arguments and results are pickled (protocol 5), arguments before the request is accepted.
         Arguments with more than 128 KiB of small objects, or 4 MiB in all, are pickled in a thread,
         and must not be changed until it has finished. `bytes`, `bytearray` and buffers such as
-        NumPy arrays and `array.array` over 64 KiB are not copied: until the request has been sent, a change of their content may or
-        may not reach the worker, and resizing, for example of a `bytearray`, raises `BufferError`.
-        Other changes have no effect once the request has been accepted.
+        NumPy arrays and `array.array` over 64 KiB are not copied: until the request has been sent,
+        a change of their content may or may not reach the worker, and resizing, for example of a
+        `bytearray`, raises `BufferError`. Other changes have no effect once the request has been
+        accepted.
 
         Some values are copied in one step, which holds the event loop. Measured for each megabyte:
         a `str` inside another argument 1.2 ms, non-ASCII 2.5 (a `str` that is itself an argument

@@ -8,6 +8,7 @@ decisions are made between two awaits.
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -265,7 +266,9 @@ class SlotWorker:
             The stream whose reader has enough to take, if the last that came were chunks.
         """
         slot, ledger, deadlines = self._slot, self.ledger, self.deadlines
-        add_duration, report_end = slot.durations.add, self._instruments.request_ended
+        entries, lanes = ledger.entries, ledger.lanes
+        strike_out, add_duration = ledger.answered, slot.durations.add
+        report_end = self._instruments.request_ended
         now = slot.now()
         completed = slot.completed
         behind = None
@@ -283,7 +286,7 @@ class SlotWorker:
             behind = None
             has_room = True
             number, seconds, error, value = reply
-            request = ledger.answered(number, seconds)
+            request = strike_out(number, seconds)
             ended: Outcome = "returned"
             if seconds is None:
                 ended = "withdrawn"
@@ -299,8 +302,8 @@ class SlotWorker:
             report_end(number, ended)
             if deadlines.are_there:
                 deadlines.ended(number)
-            if len(ledger.entries) >= ledger.lanes:
-                self._begin(ledger.latest_begun(), now)
+            if len(entries) >= lanes:
+                self._begin(next(islice(entries.values(), lanes - 1, None)), now)
             if request.key is not None:
                 slot.dispatcher.release(request)
         self.completed += slot.completed - completed

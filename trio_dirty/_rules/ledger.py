@@ -181,13 +181,6 @@ class Ledger:
         """Return what may have begun since only so many had: what free lanes were sent."""
         return islice(self.entries.values(), count, self.lanes)
 
-    def latest_begun(self) -> Request:
-        """Return what a lane may have taken up since it answered: the last that may have begun.
-
-        There is one if there are as many entries as lanes.
-        """
-        return next(islice(self.entries.values(), self.lanes - 1, None))
-
     def latest_sent(self) -> Request | None:
         """Return what was sent last, if it has not been answered."""
         return next(reversed(self.entries.values()), None)
